@@ -69,7 +69,7 @@ def _limit(one: Heard, i: int) -> float:
 
 
 def _onset(p, turn, threshold, constants) -> SpeechStarted | None:
-    """The first start told by a machine that begins to listen with the frame the turn begins in."""
+    """Return the first start of a machine whose first frame is the one that the turn begins in."""
     machine = ServerVadMachine(threshold=threshold, prefix_padding_ms=0, silence_duration_ms=0, constants=constants)
     first = int(turn.start_ms // FRAME_MS)
     machine.reset(frame=first)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import rtnb
 from rtnb.analysis.interaction import Event, Ticks, find_events, panel, read_ticks, tick_metrics, turn_taking_scores
 from rtnb.audio import babble
 from rtnb.errors import AudioError
@@ -106,19 +105,14 @@ def test_published_logs_have_their_published_metrics(tick_logs: tuple[list[Path]
     assert found == pytest.approx({k: v for k, v in expected.items() if k != "counts"}, rel=0, abs=1e-9)
 
 
-def test_the_module_is_reached_from_the_front_door() -> None:
-    assert rtnb.analysis.interaction.tick_metrics is rtnb.analysis.tick_metrics is tick_metrics
-
-
 def test_metrics_without_an_event_are_none() -> None:
     assert set(panel([]).values()) == {None}
     assert tick_metrics([])["counts"]["n_simulations"] == 0
 
 
 def test_speech_in_the_last_tick_only_is_dropped(tmp_path: Path) -> None:
-    ticks: list[dict[str, Any]] = [{"user_chunk": None}, {"user_chunk": {"contains_speech": True}}]
-    (tmp_path / "log.json").write_text(json.dumps({"ticks": ticks}))
-    assert read_ticks(tmp_path / "log.json").user.tolist() == [False]
+    (tmp_path / "x.json").write_text('{"ticks": [{"user_chunk": null}, {"user_chunk": {"contains_speech": true}}]}')
+    assert read_ticks(tmp_path / "x.json").user.tolist() == [False]
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "no JSON", '{"ticks": [1]}'])
@@ -128,10 +122,17 @@ def test_a_file_that_is_no_tick_log_is_refused(tmp_path: Path, text: str) -> Non
         read_ticks(tmp_path / "x.json")
 
 
+def flags(n: int, *spans: tuple[int, int]) -> Any:
+    """Return ticks of which those in the spans are true."""
+    found = np.zeros(n, bool)
+    for start, stop in spans:
+        found[start:stop] = True
+    return found
+
+
 def test_agents_that_stop_late_in_an_effect_give_no_event() -> None:
-    agent = np.r_[np.ones(10, bool), np.zeros(30, bool)]
-    silent = np.zeros(40, bool)
-    kinds = [find_events(Ticks(silent, agent, effects=((at, at + 1, "vocal_tic"),))) for at in (4, 5, 12)]
+    user, agent = flags(40), flags(40, (0, 10))
+    kinds = [find_events(Ticks(user, agent, effects=((at, at + 1, "vocal_tic"),))) for at in (4, 5, 12)]
     assert [[one.outcome for one in events] for events in kinds] == [[], ["error"], ["correct"]]
 
 
@@ -143,9 +144,7 @@ def test_agents_that_stop_late_in_an_effect_give_no_event() -> None:
     [(0, 0.5), (1, 0.7), (2, 0.9), (3, 1.0), (10, 1.0), (15, 2 / 3), (20, 1 / 3), (25, 0.0), (40, 0.0)],
 )
 def test_a_turn_scores_its_latency_by_the_published_curve(silence: int, score: float) -> None:
-    user, agent = np.zeros(60, bool), np.zeros(60, bool)
-    user[:10] = agent[10 + silence :] = True
-    assert turn_taking_scores(Ticks(user, agent)) == pytest.approx([score])
+    assert turn_taking_scores(Ticks(flags(60, (0, 10)), flags(60, (10 + silence, 60)))) == pytest.approx([score])
 
 
 def test_the_hand_made_log_has_the_scores_worked_out_on_paper() -> None:
@@ -154,18 +153,22 @@ def test_the_hand_made_log_has_the_scores_worked_out_on_paper() -> None:
 
 
 def test_a_turn_with_both_interruptions_has_the_lower_score() -> None:
-    user, agent = np.zeros(30, bool), np.zeros(30, bool)
-    user[5:15] = True
-    agent[0:8] = agent[10:11] = agent[17:20] = True  # yields after 0.6 s (0.7), then interrupts for 0.2 s (0.45)
-    assert turn_taking_scores(Ticks(user, agent)) == pytest.approx([0.45])
+    agent = flags(30, (0, 8), (10, 11), (17, 20))  # yields after 0.6 s (0.7), then interrupts for 0.2 s (0.45)
+    assert turn_taking_scores(Ticks(flags(30, (5, 15)), agent)) == pytest.approx([0.45])
 
 
 # --- audio tracks -----------------------------------------------------------------------------------------------------
 
 
-def test_tracks_of_the_hand_made_log_give_its_events_within_one_tick() -> None:
-    ticks = read_ticks(BY_HAND)
-    assert_within_one_tick(rendered(ticks, gap_s=0.25).events[:5], find_events(ticks)[:5])
+@pytest.fixture(scope="module")
+def by_hand() -> Interaction:
+    """The hand-made log as audio tracks."""
+    return rendered(read_ticks(BY_HAND), gap_s=0.25)
+
+
+def test_tracks_of_the_hand_made_log_give_its_events_within_one_tick(by_hand: Interaction) -> None:
+    assert_within_one_tick(by_hand.events[:5], find_events(read_ticks(BY_HAND))[:5])
+    assert repr(by_hand).startswith("<Interaction: 12.0 s, ")
 
 
 def test_tracks_of_published_logs_give_their_metrics_within_one_tick(tick_logs: tuple[list[Path], Any]) -> None:
@@ -192,8 +195,8 @@ def test_a_label_of_an_unknown_kind_is_refused() -> None:
         Interaction.of_tracks([0.0], [0.0], rate_hz=RATE_HZ, labels=[(0, 1, "cough")])
 
 
-def test_metrics_carry_n_and_an_interval_or_none() -> None:
-    table = rendered(read_ticks(BY_HAND), gap_s=0.25).metrics()
+def test_metrics_carry_n_and_an_interval_or_none(by_hand: Interaction) -> None:
+    table = by_hand.metrics()
     assert table.loc["response_rate", "n"] >= 3
     assert table.loc["yield_rate", "low"] < 1.0 == table.loc["yield_rate", "value"]
     assert np.isnan(table.loc["response_latency_mean", "low"])  # fewer than eight
@@ -202,15 +205,12 @@ def test_metrics_carry_n_and_an_interval_or_none() -> None:
 
 
 def test_a_mean_of_many_latencies_has_an_interval() -> None:
-    user, agent = np.zeros(400, bool), np.zeros(400, bool)
-    for k in range(10):
-        user[40 * k : 40 * k + 5] = agent[40 * k + 7 + k : 40 * k + 20] = True
+    user = flags(400, *((40 * k, 40 * k + 5) for k in range(10)))
+    agent = flags(400, *((40 * k + 7 + k, 40 * k + 20) for k in range(10)))
     table = Interaction(np.zeros(1, np.float32), np.zeros(1, np.float32), RATE_HZ, Ticks(user, agent)).metrics()
     row = table.loc["response_latency_mean"]
-    assert row["n"] == 10
-    assert row["value"] == pytest.approx(1.3)
+    assert (row["n"], row["value"], table.loc["gap_mean_s", "n"]) == (10, pytest.approx(1.3), 19)
     assert row["low"] < 1.2 < 1.4 < row["high"]
-    assert table.loc["gap_mean_s", "n"] == 19
 
 
 @pytest.mark.parametrize("n", [8, 12, 20])
@@ -221,18 +221,11 @@ def test_the_interval_of_a_mean_covers_it_for_skewed_latencies(n: int) -> None:
     assert covered >= 880
 
 
-def test_a_conversation_is_one_line() -> None:
-    assert repr(rendered(read_ticks(BY_HAND), gap_s=0.25)).startswith("<Interaction: 12.0 s, ")
-
-
-def test_the_plot_has_a_lane_for_each_kind_of_event() -> None:
-    found = rendered(read_ticks(BY_HAND))
-    ax = found.plot()
-    labels = [label.get_text() for label in ax.get_yticklabels()]
-    kinds = {one.kind.replace("_", " ") for one in found.events}
-    assert labels[0] == "user"
-    assert labels[-1] == "agent"
-    assert set(labels[1:-1]) == kinds
+def test_the_plot_has_a_lane_for_each_kind_of_event(by_hand: Interaction) -> None:
+    ax = by_hand.plot()
+    first, *kinds, last = [label.get_text() for label in ax.get_yticklabels()]
+    assert (first, last) == ("user", "agent")
+    assert set(kinds) == {one.kind.replace("_", " ") for one in by_hand.events}
     starts = {line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("o", "X")}
-    assert starts == {one.stop_s if one.kind == "response" else one.start_s for one in found.events}
+    assert starts == {one.stop_s if one.kind == "response" else one.start_s for one in by_hand.events}
     assert ax.get_xlabel() == "time (s)"

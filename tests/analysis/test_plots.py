@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -120,11 +121,10 @@ def test_arrivals_say_what_is_in_hand_and_when_it_ran_dry() -> None:
     assert np.asarray(played.get_ydata()) == pytest.approx([0.0, 0.1, 0.1, 0.2])
 
 
-def test_nothing_to_draw_is_said_in_words() -> None:
+@pytest.mark.parametrize("plot", [plot_deltas, plot_arrivals])
+def test_nothing_to_draw_is_said_in_words(plot: Any) -> None:
     with pytest.raises(AudioError, match="no audio"):
-        plot_deltas(response())
-    with pytest.raises(AudioError, match="no audio"):
-        plot_arrivals(response())
+        plot(response())
 
 
 def test_the_module_is_light_until_it_draws() -> None:

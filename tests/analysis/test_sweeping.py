@@ -1,4 +1,9 @@
-from collections.abc import Callable
+"""Listening once, and all settings on what was heard."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +12,175 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtnb.analysis import MuLaw, Recording, Turn, frame_metrics, sweep
+from rtnb.analysis import Gain, MuLaw, Recording, Turn, frame_metrics, sweep
 from rtnb.analysis.conditions import FramePhase
-from rtnb.analysis.gaps import Gaps, Track
-from rtnb.analysis.listening import Heard, listen
+from rtnb.analysis.listening import Heard, cache_folder, cached_probabilities, listen
 from rtnb.analysis.sweeping import METRICS, evaluate
-from rtnb.audio import babble
+from rtnb.audio import babble, write_wav
 from rtnb.errors import AudioError
-from rtnb.vad import VadConstants
+from rtnb.vad import VadConstants, speech_probabilities
 from tests.analysis.plain import plain_sweep
+
+RATE = 16_000
+AUDIO = babble("Is this on? Good.", rate_hz=RATE).audio
+QUIET = np.zeros(RATE // 2, np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six clips of one turn each."""
+    for k in range(6):
+        clip = np.concatenate([QUIET, (0.5 + 0.05 * k) * AUDIO, QUIET])
+        write_wav(tmp_path / f"clip{k}.wav", clip, rate_hz=RATE)
+    return tmp_path
+
+
+def paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.wav"))
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_heard_is_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = speech_probabilities(AUDIO, rate_hz=RATE)
+    for _ in range(2):
+        found = cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path / "new")
+        assert np.array_equal(found, expected)
+    assert len(list((tmp_path / "new").iterdir())) == 1
+    cached_probabilities(AUDIO, rate_hz=8_000, folder=tmp_path / "new")
+    cached_probabilities(AUDIO * np.float32(0.999), rate_hz=RATE, folder=tmp_path / "new")
+    assert len(list((tmp_path / "new").iterdir())) == 3
+    monkeypatch.setattr("rtnb.analysis.listening.speech_probabilities", None)  # nothing is listened to again
+    assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path / "new"), expected)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: b"", lambda data: data.replace(data[200:204], b"\x07abc")]
+)
+def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, damage: Any) -> None:
+    expected = cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with pytest.warns(UserWarning, match="is damaged: listening anew"):
+        assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path), expected)
+    assert len(file.read_bytes()) == len(whole)
+    assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path), expected)
+
+
+def test_many_writers_leave_one_whole_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: cached_probabilities(AUDIO[:RATE], rate_hz=RATE, folder=tmp_path), range(32)))
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot be kept"), pytest.warns(UserWarning, match="cannot be read"):
+        assert len(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path / "file" / "below"))
+
+
+def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RTNB_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("RTNB_CACHE")
+    assert cache_folder().parts[-2:] == ("rtnb", "probabilities")
+
+
+# --- executors --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes() -> Iterator[Executor]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@contextmanager
+def dask() -> Iterator[Executor]:
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        yield client.get_executor()
+
+
+@contextmanager
+def ipyparallel() -> Iterator[Executor]:
+    from ipyparallel import Cluster
+
+    with Cluster(n=2, log_level=40, delay=0.1) as client:
+        yield client.executor()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cluster", [processes, dask, ipyparallel])
+def test_a_cluster_gives_the_same_numbers_and_reports_the_same_failure(folder: Path, cluster: Any) -> None:
+    (folder / "clip3.wav").write_bytes(b"RIFF, no more")
+    recordings = [*paths(folder), Recording(AUDIO, rate_hz=RATE, name="in memory", turns=[(100, 500)])]
+    settings: dict[str, Any] = {"thresholds": [0.5], "conditions": [Gain(0), Gain(-12)], "progress": False}
+    with pytest.warns(UserWarning, match="2 of 14 could not be used"):
+        here = sweep(recordings, **settings, cache=False)
+    with cluster() as executor, pytest.warns(UserWarning, match="2 of 14 could not be used"):
+        there = sweep(recordings, **settings, cache=folder / "cache", executor=executor)
+    assert there.recordings.tolist() == here.recordings.tolist()
+    assert there.conditions.tolist() == here.conditions.tolist()
+    assert there.failures == here.failures
+    assert here.failures[0].name.endswith("clip3.wav")
+    assert "AudioError" in here.failures[0].error
+    for name in ("delay_ms", "cut_off", "billed_tokens", "ending_ms"):
+        assert np.array_equal(getattr(there, name), getattr(here, name), equal_nan=name != "cut_off")
+    assert len(list((folder / "cache").iterdir())) == 12
+
+
+class Lost(Executor):
+    """Does four jobs, then is gone, as a cluster can be."""
+
+    n_left = 4
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self.n_left:
+            future.set_result(fn(*args, **kwargs))
+        else:
+            future.set_exception(ConnectionAbortedError("the cluster is gone"))
+        self.n_left = max(0, self.n_left - 1)
+        return future
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was_and_shows_its_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConnectionAbortedError):
+        listen(paths(folder), executor=Lost(), cache=folder / "cache", progress=False)
+    assert len(list((folder / "cache").iterdir())) == 4
+    listened = []
+
+    def counted(audio: Any, *, rate_hz: int) -> Any:
+        listened.append(len(audio))
+        return speech_probabilities(audio, rate_hz=rate_hz)
+
+    monkeypatch.setattr("rtnb.analysis.listening.speech_probabilities", counted)
+    heard, failures = listen(paths(folder), cache=folder / "cache")
+    assert (len(heard), len(failures), len(listened)) == (6, 0, 2)
+    assert "6/6" in capsys.readouterr().err
+
+
+UNUSABLE = [
+    (["missing.wav"], [Gain(0)], r"none of the 1 recordings could be used; the first: .*missing\.wav"),
+    ([], [Gain(0)], "no recordings"),
+    (["clip0.wav"], [Gain(1), Gain(1)], "several conditions are called gain"),
+]
+
+
+@pytest.mark.parametrize("names, conditions, says", UNUSABLE)
+def test_nothing_usable_is_an_error(folder: Path, names: list[str], conditions: list[Gain], says: str) -> None:
+    with pytest.raises(AudioError, match=says):
+        listen([folder / name for name in names], conditions=conditions, cache=False, progress=False)
+
+
+# --- the same numbers as a plain loop ---------------------------------------------------------------------------------
 
 
 def different(heard: list[Heard], thresholds: Any, frames: Any, prefixes: Any, constants: VadConstants) -> list[str]:
@@ -55,12 +220,8 @@ def recordings(draw: st.DrawFn) -> Heard:
     duration_ms = 32 * len(probabilities) + draw(st.floats(0, 31, allow_subnormal=False))
     turns = []
     for start, end in draw(spans(duration_ms, 4)):
-        inner = draw(spans(end - start, 3))
-        turns.append(
-            Turn(
-                start, end, tuple((start + a, min(start + b, end)) for a, b in inner if start + a < min(start + b, end))
-            )
-        )
+        inner = [(start + a, min(start + b, end)) for a, b in draw(spans(end - start, 3))]
+        turns.append(Turn(start, end, tuple((a, b) for a, b in inner if a < b)))
     quiet, echo = draw(spans(duration_ms, 3)), draw(spans(duration_ms, 2))
     return Heard("some", "as recorded", probabilities, tuple(turns), tuple(quiet), tuple(echo), duration_ms)
 
@@ -85,17 +246,6 @@ def test_the_same_numbers_as_the_machine_run_for_every_setting(
     heard: list[Heard], thresholds: list[float], frames: list[int], prefixes: list[int], constants: VadConstants
 ) -> None:
     assert different(heard, thresholds, frames, prefixes, constants) == []
-
-
-@pytest.mark.parametrize("constants", [VadConstants(), VadConstants(hysteresis=0.05, min_speech_frames=2)])
-def test_the_same_numbers_on_real_speech(shared_speech: Callable[[str], Path], constants: VadConstants) -> None:
-    speech = [Recording.load(shared_speech(f"{name}.wav")).padded() for name in ("acoustic_corpus", "cold_corpus")]
-    ambience = Recording.of_room_tone(speech[0].audio[-20_000:], rate_hz=speech[0].rate_hz)
-    played, rate_hz = speech[1].audio[:200_000], speech[1].rate_hz
-    meeting = Recording(played, rate_hz=rate_hz, echo=[(0, len(played) * 1000 / rate_hz)])
-    heard, _ = listen([*speech, ambience, meeting], conditions=[FramePhase(0), MuLaw()], cache=False, progress=False)
-    settings = [0.05, 0.3, 0.5, 0.7, 0.9], range(0, 40, 3), [0, 100, 300, 5000]
-    assert different(heard, *settings, constants) == []
 
 
 # --- what the numbers mean, by hand -----------------------------------------------------------------------------------
@@ -130,20 +280,11 @@ def test_one_turn_by_hand() -> None:
 def test_a_turn_that_is_not_heard_is_missed_and_never_ended() -> None:
     heard = Heard("a", "as recorded", spoken(100), (Turn(320, 640),), (), (), 3200)
     found = evaluate([heard], thresholds=[0.5])
-    assert found.missed.all()
-    assert np.isnan(found.delay_ms).all()
-    assert np.isnan(found.onset_delay_ms).all()
-    assert (found.clipped_ms == 320).all()
+    assert (found.missed.all(), (found.clipped_ms == 320).all()) == (True, True)
+    for unknown in (found.delay_ms, found.onset_delay_ms, found.grid("false_triggers_per_h").to_numpy()):
+        assert np.isnan(unknown).all()
     assert np.isinf(found.grid("delay_p50_ms").loc[0.5, 512])
-    assert np.isnan(found.grid("false_triggers_per_h").to_numpy()).all()
     assert (found.grid("no_fire_rate").to_numpy() == 1).all()
-
-
-def test_a_stop_after_the_next_turn_began_ends_nothing() -> None:
-    heard = Heard("a", "as recorded", spoken(2, 10, 5, 10, 40), (Turn(64, 384), Turn(544, 864)), (), (), 67 * 32)
-    found = evaluate([heard], thresholds=[0.5], silences_ms=[96, 256])
-    assert np.isnan(found.delay_ms[0, :, 0]).tolist() == [False, True]
-    assert not np.isnan(found.delay_ms[0, :, 1]).any()
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
@@ -158,8 +299,7 @@ def result() -> Any:
 
 def test_axes_are_sorted_and_each_value_is_there_once(result: Any) -> None:
     assert result.thresholds.tolist() == [0.3, 0.5]
-    found = evaluate([], silences_ms=[500, 512, 200, 224.0])
-    assert found.silences_ms.tolist() == [224, 512]
+    assert evaluate([], silences_ms=[500, 512, 200, 224.0]).silences_ms.tolist() == [224, 512]
 
 
 def test_a_metric_is_a_table_of_the_settings_it_depends_on(result: Any) -> None:
@@ -170,12 +310,19 @@ def test_a_metric_is_a_table_of_the_settings_it_depends_on(result: Any) -> None:
     assert clean.grid("clipped_rate").columns.tolist() == [0, 100, 200, 300, 500]
     assert clean.grid("missed_rate").shape == (2, 1)
     assert clean.grid("billed_tokens").loc[0.5, (512, 300)] == clean.billed_tokens[1, (512 - 192) // 32, 3].sum()
-    with pytest.raises(AudioError, match="several conditions: as recorded, µ-law 8 kHz"):
-        result.grid("missed_rate")
-    with pytest.raises(AudioError, match="unknown metric 'speed'; there are: cut_off_rate"):
-        result.grid("speed")
-    with pytest.raises(AudioError, match="no condition 'loud'; there are: as recorded, µ-law 8 kHz"):
-        result.only("loud")
+
+
+NOT_THERE = [
+    ("grid", "missed_rate", "several conditions: as recorded, µ-law 8 kHz"),
+    ("grid", "speed", "unknown metric 'speed'; there are: cut_off_rate"),
+    ("only", "loud", "no condition 'loud'; there are: as recorded, µ-law 8 kHz"),
+]
+
+
+@pytest.mark.parametrize("method, name, says", NOT_THERE)
+def test_what_is_not_in_a_sweep_is_refused(result: Any, method: str, name: str, says: str) -> None:
+    with pytest.raises(AudioError, match=says):
+        getattr(result, method)(name)
 
 
 def test_a_room_without_turns_has_no_delays_but_false_triggers() -> None:
@@ -205,29 +352,19 @@ def test_some_of_the_recordings(result: Any) -> None:
     assert repr(result).startswith("<Sweep: 2 thresholds × 46 silences × 5 prefixes; 4 recordings, 2 turns")
 
 
-@pytest.mark.parametrize(
-    "wrong, says",
-    [
-        ({"thresholds": [0.5, 1.5]}, "thresholds are"),
-        ({"thresholds": []}, "give at least one"),
-        ({"silences_ms": [-1]}, "silences_ms are"),
-        ({"prefixes_ms": [0.5]}, "whole milliseconds"),
-        ({"prefixes_ms": [float("nan")]}, "prefixes_ms are"),
-    ],
-)
+WRONG_SETTINGS = [
+    ({"thresholds": [0.5, 1.5]}, "thresholds are"),
+    ({"thresholds": []}, "give at least one"),
+    ({"silences_ms": [-1]}, "silences_ms are"),
+    ({"prefixes_ms": [0.5]}, "whole milliseconds"),
+    ({"prefixes_ms": [float("nan")]}, "prefixes_ms are"),
+]
+
+
+@pytest.mark.parametrize("wrong, says", WRONG_SETTINGS)
 def test_settings_are_checked_before_anything_is_heard(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(AudioError, match=says):
         sweep(["nowhere.wav"], **wrong)
-
-
-def test_one_silence_alone_is_the_same_as_among_many(result: Any) -> None:
-    heard, _ = listen(Recording(babble("So. Yes.").audio, rate_hz=24_000), cache=False, progress=False)
-    gaps = Gaps(Track(heard), threshold=0.5, constants=VadConstants())
-    many = gaps.at(range(4, 20), prefixes_ms=[300])
-    for k in range(16):
-        one = gaps.at([4 + k], prefixes_ms=[300])
-        for name, values in one.items():
-            assert np.array_equal(values[0], many[name][k], equal_nan=values.dtype.kind == "f")
 
 
 # --- real speech ------------------------------------------------------------------------------------------------------
@@ -257,10 +394,10 @@ def test_the_anchors_hold(speech_folder: Path, shared_speech: Callable[[str], Pa
     assert anchors.meetings(speech_folder)["all"].auc >= 0.95
     found = anchors.table(speech_folder)
     assert (found.n_turns, len(found.pause_turn)) == (3, 36)
-    assert not np.isnan(found.delay_ms).any()
     measured = np.array([[434, 819, 1011, 1299], [331, 651, 843, 1131], [299, 619, 811, 1099], [267, 587, 779, 1067]])
-    delay_ms = found.grid("delay_p50_ms").to_numpy()
-    assert np.abs(delay_ms - measured)[1:].max() <= 32  # a frame; at 0.3 the end of three turns fades too differently
-    assert np.abs(delay_ms - measured).max() <= 150
-    assert (np.diff(found.grid("pause_cut_rate").to_numpy(), axis=0) >= 0).all()  # a higher threshold cuts more pauses
-    assert (np.diff(found.grid("pause_cut_rate").to_numpy(), axis=1) <= 0).all()  # a longer silence fewer
+    error_ms = np.abs(found.grid("delay_p50_ms").to_numpy() - measured)
+    assert error_ms[1:].max() <= 32  # a frame; at 0.3 the end of three turns fades too differently
+    assert error_ms.max() <= 150
+    cut = found.grid("pause_cut_rate").to_numpy()
+    assert (np.diff(cut, axis=0) >= 0).all()  # a higher threshold cuts more pauses
+    assert (np.diff(cut, axis=1) <= 0).all()  # a longer silence fewer

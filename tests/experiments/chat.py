@@ -1,13 +1,11 @@
 """A chat service for the tests: it answers with what a function makes of the messages; shares no code with rtnb."""
 
-from __future__ import annotations
-
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 
 @asynccontextmanager
@@ -23,16 +21,9 @@ async def chat_service(
         said = answer(body["messages"])
         if isinstance(said, tuple):
             return web.Response(status=said[0], text=said[1])
-        message = {"role": "assistant", "content": said}
-        return web.Response(text=json.dumps({"choices": [{"message": message}]}), content_type="application/json")
+        return web.json_response({"choices": [{"message": {"role": "assistant", "content": said}}]})
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", complete)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", requests
-    finally:
-        await runner.cleanup()
+    async with TestServer(app) as server:
+        yield str(server.make_url("/v1")), requests

@@ -1,7 +1,5 @@
 """Graders on made runs, and a judge against planted labels."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path
@@ -27,38 +25,47 @@ async def grade(one: experiments.Run, grader: Any) -> Any:
     return grades[graders.name_of(grader)]
 
 
-@pytest.mark.parametrize(
-    "grader, good, bad",
-    [
-        (graders.contains("refund"), "You get a Refund.", "Sorry."),
-        (graders.matches(r"\d+ minutes"), "In 5 minutes.", "Soon."),
-        (graders.never_says("as an AI"), "Hello.", "As an AI, I …"),
-        (graders.max_words(3), "It is late.", "It is very late."),
-        (graders.language("de"), "Das ist nicht der Zug, den Sie suchen.", "That is not the train you want, is it."),
-        (graders.json_schema({"type": "object", "required": ["n"]}), '{"n": 1}', '{"m": 1}'),
-        (graders.json_schema({"type": "object"}), "{}", "no JSON"),
-    ],
-)
+VERDICTS = [
+    (graders.contains("refund"), "You get a Refund.", "Sorry."),
+    (graders.matches(r"\d+ minutes"), "In 5 minutes.", "Soon."),
+    (graders.never_says("as an AI"), "Hello.", "As an AI, I …"),
+    (graders.max_words(3), "It is late.", "It is very late."),
+    (graders.language("de"), "Das ist nicht der Zug, den Sie suchen.", "That is not the train you want, is it."),
+    (graders.json_schema({"type": "object", "required": ["n"]}), '{"n": 1}', '{"m": 1}'),
+    (graders.json_schema({"type": "object"}), "{}", "no JSON"),
+]
+
+
+@pytest.mark.parametrize("grader, good, bad", VERDICTS)
 async def test_ready_graders_tell_good_from_bad(grader: Any, good: str, bad: str) -> None:
     assert await grade(run(good), grader) is True
     assert await grade(run(bad), grader) is False
 
 
-async def test_a_call_is_compared_by_value_or_by_a_function() -> None:
-    one = run("Done.", calls=[{"name": "book", "arguments": {"people": 4, "at": "19:00"}, "output": "ok"}])
-    assert await grade(one, graders.called("book")) is True
-    assert await grade(one, graders.called("book", people=4, at=lambda text: text.startswith("19"))) is True
-    assert await grade(one, graders.called("book", people=5)) is False
-    assert await grade(one, graders.called("cancel")) is False
+BOOKED = run("Done.", calls=[{"name": "book", "arguments": {"people": 4, "at": "19:00"}, "output": "ok"}])
 
 
-async def test_measurements_and_what_does_not_apply() -> None:
-    assert await grade(run("One two.", "Three four five six."), graders.n_words) == 3
-    assert await grade(run("Hi"), graders.first_audio_ms) == 300
-    assert await grade(run("Hi"), graders.faster_than(299)) is False
-    assert await grade(run("Hi"), graders.contains()) is None
-    assert await grade(run("Hm"), graders.language("en")) is None
-    assert await grade(run(error="ConnectionClosed: gone"), graders.max_words(3)) is None, "a failure is no evidence"
+def in_the_evening(text: str) -> bool:
+    return text.startswith("19")
+
+
+GRADES = [
+    (BOOKED, graders.called("book"), True),
+    (BOOKED, graders.called("book", people=4, at=in_the_evening), True),
+    (BOOKED, graders.called("book", people=5), False),
+    (BOOKED, graders.called("cancel"), False),
+    (run("One two.", "Three four five six."), graders.n_words, 3),
+    (run("Hi"), graders.first_audio_ms, 300),
+    (run("Hi"), graders.faster_than(299), False),
+    (run("Hi"), graders.contains(), None),  # nothing is expected
+    (run("Hm"), graders.language("en"), None),
+    (run(error="ConnectionClosed: gone"), graders.max_words(3), None),  # a failure is no evidence
+]
+
+
+@pytest.mark.parametrize("one, grader, expected", GRADES)
+async def test_calls_measurements_and_what_does_not_apply(one: experiments.Run, grader: Any, expected: Any) -> None:
+    assert await grade(one, grader) == expected
 
 
 async def test_own_graders_sync_async_and_wrong() -> None:
@@ -87,21 +94,13 @@ async def test_a_judge_that_cannot_be_reached_leaves_a_run_ungraded() -> None:
 
 
 async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> None:
-    answers = iter(
-        [
-            '{"evidence": "happy to help", "pass": true}',
-            '{"evidence": "", "pass": true}',
-            'Sure! {"evidence": "never said", "pass": true}',
-            "no idea",
-        ]
-    )
+    wrong = ['{"evidence": "", "pass": true}', 'Sure! {"evidence": "never said", "pass": true}', "no idea"]
+    answers = iter(['{"evidence": "happy to help", "pass": true}', *wrong])
     async with chat_service(lambda messages: next(answers)) as (url, requests):
-        judge = experiments.Judge(
-            "The assistant is friendly.", experiments.ChatModel(url, "m", key="sk-canary-1234567")
-        )
+        judge = experiments.Judge("Is it friendly?", experiments.ChatModel(url, "m", key="sk-canary-1234567"))
         one = "You: Hi\n\nModel: I am happy to help!"
         assert await judge(one) == {"grade": True, "evidence": "happy to help"}
-        for _ in range(3):
+        for _ in wrong:
             assert (await judge(one))["grade"] is None
     assert requests[0]["headers"]["Authorization"] == "Bearer sk-canary-1234567"
     assert "canary" not in repr(judge)

@@ -1,7 +1,5 @@
 """Blind listening: pairs without names, votes that stay, a preference with its interval, and position bias."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path
@@ -17,20 +15,16 @@ SPOKEN = {"latency": "fast", "voice": "babble", "instructions": "Answer in one s
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+async def spoken(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Three cases under two variants, twice each; the model speaks."""
-    path = tmp_path_factory.mktemp("spoken")
-    import asyncio
-
     variants: Any = {"a": SPOKEN, "b": {**SPOKEN, "speed": 1.2}}
-    cases = ["Tell me about tea.", "How are you?", "Goodbye!"]
-    asyncio.run(rtnb.experiment("sim", cases, variants, repeats=2, folder=path, progress=False))
-    return path
+    cases, path = ["Tell me about tea.", "How are you?", "Goodbye!"], tmp_path_factory.mktemp("spoken")
+    return await rtnb.experiment("sim", cases, variants, repeats=2, folder=path, progress=False)
 
 
 @pytest.fixture
-def result(folder: Path, tmp_path: Path) -> Result:
-    return Result(Result(folder).save(tmp_path / "copy"))
+def result(spoken: Result, tmp_path: Path) -> Result:
+    return Result(spoken.save(tmp_path / "copy"))
 
 
 def test_every_pair_is_heard_once_in_an_order_that_names_nothing(result: Result) -> None:

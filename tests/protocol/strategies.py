@@ -3,7 +3,7 @@
 import copy
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -97,23 +97,13 @@ def damaged(draw: st.DrawFn, *, client: bool) -> dict[str, Any]:
         if not found:
             break
         holder, key = draw(st.sampled_from(found))
-        _DAMAGES[draw(st.sampled_from(sorted(_DAMAGES)))](draw, holder, key)
+        damage = draw(st.sampled_from(["change", "drop", "insert"]))
+        if damage == "drop":
+            del holder[key]
+        elif damage == "change":
+            holder[key] = draw(_odd)
+        elif isinstance(holder, dict):
+            holder[draw(texts)] = draw(_odd)
+        else:
+            holder.insert(key, draw(_odd))
     return message
-
-
-def _drop(draw: st.DrawFn, holder: Any, key: Any) -> None:
-    del holder[key]
-
-
-def _change(draw: st.DrawFn, holder: Any, key: Any) -> None:
-    holder[key] = draw(_odd)
-
-
-def _insert(draw: st.DrawFn, holder: Any, key: Any) -> None:
-    if isinstance(holder, dict):
-        holder[draw(texts)] = draw(_odd)
-    else:
-        holder.insert(key, draw(_odd))
-
-
-_DAMAGES: dict[str, Callable[[st.DrawFn, Any, Any], None]] = {"drop": _drop, "change": _change, "insert": _insert}

@@ -39,17 +39,7 @@ _OUTPUT, _RAW_DATA = b"\x12", b"\x4a"  # tags of NodeProto.output and, later in 
 
 
 def read_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    """Find the tensors of the 16 kHz net.
-
-    Parameters
-    ----------
-    model : bytes
-        The content of ``silero_vad.onnx``, version 6.
-
-    Returns
-    -------
-    weights : dict
-        Name -> float32 array, exactly the names and shapes of `SHAPES`.
+    """Find the tensors of the 16 kHz net in ``silero_vad.onnx``, version 6: exactly the names and shapes of `SHAPES`.
 
     Raises
     ------
@@ -64,7 +54,7 @@ def read_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
         data = model.find(tag, node) + len(tag)
         if node < 0 or data < node or len(model) < data + size:
             raise ValueError(f"this is no ONNX file of Silero VAD 6: {name} not found")
-        weights[name] = np.frombuffer(model, "<f4", math.prod(shape), data).astype(np.float32).reshape(shape)
+        weights[name] = np.frombuffer(model, "<f4", math.prod(shape), data).reshape(shape)
     return weights
 
 
@@ -73,17 +63,6 @@ def _varint(number: int) -> bytes:
     return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the npz and print what it wrote."""
-    if len(arguments) != 2:
-        sys.stderr.write("usage: python -m tests.vad.weights MODEL.onnx OUT.npz\n")
-        return 2
-    source, target = map(Path, arguments)
-    weights = read_weights(source.read_bytes())
-    np.savez(target, **{name: weights[name] for name in SHAPES})  # type: ignore[arg-type]
-    sys.stdout.write(f"{target}: {len(weights)} arrays, {target.stat().st_size} bytes\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    source, target = sys.argv[1:]
+    np.savez(target, **read_weights(Path(source).read_bytes()))
