@@ -91,11 +91,10 @@ class Page:
         self.say("join", names=names, all=names)
         return welcome
 
-    async def ask(self, stream: str, kind: str, header: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, stream: str, kind: str, **header: Any) -> Frame:
         """Return the reply to a request sent by widget message."""
         self.send(pack(stream, kind, header, r=1))
-        reply: dict[str, Any] = (await self.until("reply")).header
-        return reply
+        return await self.until("reply")
 
     async def open(self, *names: str) -> Socket:
         """Begin a connection, open its socket, and join streams there."""

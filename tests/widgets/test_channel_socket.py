@@ -17,6 +17,7 @@ from rtnb.widgets import channel as channels
 from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack
 from rtnb.widgets.channel import Channel, Stream
 from tests.widgets.page import Page, Socket, eventually
+from tests.widgets.scene import on_loop
 
 Received = list[tuple[str, dict[str, Any], list[bytes]]]
 
@@ -26,7 +27,7 @@ async def channel() -> AsyncIterator[Channel]:
     channel = Channel()
     yield channel
     channel.close()
-    await asyncio.to_thread(shared_loop().run, _ended(), 30)  # its sockets close on this loop
+    await asyncio.to_thread(on_loop, _ended)  # its sockets close on this loop
 
 
 async def _ended() -> None:
@@ -52,44 +53,73 @@ def changes(chat: Stream) -> list[tuple[str, str]]:
     return changes
 
 
+@pytest.fixture
+async def page(channel: Channel, chat: Stream) -> Page:
+    """A page that is not connected yet."""
+    return Page(channel)
+
+
+@pytest.fixture
+async def socket(page: Page, chat: Stream) -> Socket:
+    """The socket of the page, over which it has joined the chat."""
+    socket = await page.open("chat")
+    await eventually(lambda: chat.joined)
+    return socket
+
+
 # --- who gets in ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_page_with_its_token_gets_in(channel: Channel, chat: Stream) -> None:
-    await Page(channel).open("chat")
-    await eventually(lambda: chat.joined)
+async def test_a_page_with_its_token_gets_in_and_shows_the_token_nowhere(page: Page) -> None:
+    welcome = await page.hello()
+    await (await Socket.dial(welcome, page)).until("open")
+    channel = page.channel
     assert channel.status == ("direct", 1)
+    assert welcome["token"] not in repr(channel) + str(channel.get_state()) + repr(channel.pages)
 
 
-@pytest.mark.usefixtures("chat")
-@pytest.mark.parametrize("case", ["wrong", "none", "of another page", "as another page", "older connection"])
-async def test_no_other_token_is_accepted(channel: Channel, case: str) -> None:
-    page, other = Page(channel), Page(channel)
-    mine, others = await page.hello(), await other.hello()
-    shown = {"wrong": "x" * 43, "none": "", "of another page": others["token"]}.get(case, mine["token"])
-    if case == "older connection":
-        shown = (await page.hello())["token"]
+ELSEWHERE = "http://elsewhere.test"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"token": "x" * 43}, id="wrong token"),
+        pytest.param({"token": ""}, id="no token"),
+        pytest.param({"token": "of the other"}, id="token of another page"),
+        pytest.param({"caller": "other"}, id="as another page"),
+        pytest.param({"connection": 1}, id="older connection"),
+        pytest.param({"token": "of the first"}, id="token replaced by a newer one"),
+        pytest.param({"origin": None}, id="no origin"),
+        pytest.param({"origin": "null"}, id="opaque origin"),
+        pytest.param({"origin": "http://localhost:8889"}, id="another port"),
+        pytest.param({"origin": "https://localhost:8888"}, id="another scheme"),
+        pytest.param({"origin": "http://evil.test"}, id="another site"),
+        pytest.param({"origin": ELSEWHERE}, id="origin of another page"),
+    ],
+)
+async def test_nothing_but_the_newest_token_of_the_page_and_its_origin_is_accepted(
+    page: Page, given: dict[str, Any]
+) -> None:
+    other = Page(page.channel, origin=ELSEWHERE)
+    tokens = {"of the first": (await page.hello())["token"], "of the other": (await other.hello())["token"]}
+    welcome, _ = await page.hello(), await other.hello()
+    shown = {"token": welcome["token"], "caller": page, "connection": 2, "origin": page.origin, **given}
+    welcome["token"] = tokens.get(shown["token"], shown["token"])
+    caller = other if shown["caller"] == "other" else page
     with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial({**mine, "token": shown}, other if case == "as another page" else page, connection=1)
+        await Socket.dial(welcome, caller, connection=shown["connection"], origin=shown["origin"])
 
 
-@pytest.mark.usefixtures("chat")
-async def test_a_token_works_once(channel: Channel) -> None:
-    page = Page(channel)
-    first = await page.hello()
-    second = await page.hello()
-    with pytest.raises(InvalidStatus, match="403"):  # a newer token makes the older one worthless
-        await Socket.dial(first, page)
-    socket = await Socket.dial(second, page)
-    await socket.until("open")
+async def test_a_token_works_once(page: Page) -> None:
+    welcome = await page.hello()
+    await (await Socket.dial(welcome, page)).until("open")
     with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(second, page)
-    assert channel.status.kind == "direct", "the first one is not disturbed"
+        await Socket.dial(welcome, page)
+    assert page.channel.status.kind == "direct", "the first one is not disturbed"
 
 
-@pytest.mark.usefixtures("chat")
-async def test_a_token_expires(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Page(channel)
+async def test_a_token_expires(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     welcome = await page.hello()
     now = time.monotonic
     monkeypatch.setattr(channels.time, "monotonic", lambda: now() + channels.TOKEN_S)
@@ -98,33 +128,12 @@ async def test_a_token_expires(channel: Channel, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("chat")
-@pytest.mark.parametrize(
-    "origin", [None, "null", "http://localhost:8889", "https://localhost:8888", "http://evil.test"]
-)
-async def test_another_origin_is_refused(channel: Channel, origin: str | None) -> None:
-    page = Page(channel)
-    welcome = await page.hello()
-    with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(welcome, page, origin=origin)
-
-
-@pytest.mark.usefixtures("chat")
-async def test_the_origin_must_be_that_of_the_page_with_the_token(channel: Channel) -> None:
-    page, elsewhere = Page(channel), Page(channel, origin="http://elsewhere.test")
-    welcome = await page.hello()
-    await elsewhere.hello()
-    with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(welcome, page, origin="http://elsewhere.test")
-
-
-@pytest.mark.usefixtures("chat")
 async def test_a_page_without_an_origin_is_offered_no_socket(channel: Channel) -> None:
     assert "token" not in await Page(channel, origin="null").hello()
 
 
-@pytest.mark.usefixtures("chat")
-async def test_it_listens_on_loopback_only(channel: Channel) -> None:
-    welcome = await Page(channel).hello()
+async def test_it_listens_on_loopback_only(page: Page) -> None:
+    welcome = await page.hello()
     with sockets.socket(sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
         with contextlib.suppress(OSError):
             probe.connect(("192.0.2.1", 9))  # sends nothing; chooses our address
@@ -135,19 +144,10 @@ async def test_it_listens_on_loopback_only(channel: Channel) -> None:
         sockets.create_connection((address, welcome["port"]), timeout=2)
 
 
-@pytest.mark.usefixtures("chat")
-async def test_a_token_is_in_no_trait_and_no_repr(channel: Channel) -> None:
-    page = Page(channel)
-    token = (await page.hello())["token"]
-    assert token not in repr(channel) + str(channel.get_state()) + repr(channel.pages)
-
-
-# --- what the user forbids --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def listeners(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
-    """Addresses on which this process began to listen."""
+@pytest.mark.parametrize("switch, direct, n_listening", [("", True, 1), ("proxy", False, 1), ("messages", None, 0)])
+async def test_the_switch_forbids_direct_sockets_or_all(
+    page: Page, switch: str, direct: bool | None, n_listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: set[Any] = set()
     listen = sockets.socket.listen
 
@@ -156,26 +156,9 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
         listen(socket, *backlog)
 
     monkeypatch.setattr(sockets.socket, "listen", note)
-    return opened
-
-
-@pytest.mark.usefixtures("chat")
-async def test_messages_only_opens_no_listening_socket(
-    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: set[Any]
-) -> None:
-    monkeypatch.setenv(channels.SWITCH, "messages")
-    assert "port" not in await Page(channel).hello()
-    assert listeners == set()
-
-
-@pytest.mark.usefixtures("chat")
-async def test_proxy_only_offers_no_direct_socket(
-    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: set[Any]
-) -> None:
-    assert (await Page(channel).hello())["direct"] is True
-    monkeypatch.setenv(channels.SWITCH, "proxy")
-    assert (await Page(channel).hello())["direct"] is False
-    assert len(listeners) == 1
+    monkeypatch.setenv(channels.SWITCH, switch)
+    assert (await page.hello()).get("direct") is direct
+    assert len(opened) == n_listening
 
 
 async def test_a_misspelt_switch_is_named_in_the_cell(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +171,7 @@ async def test_a_misspelt_switch_is_named_in_the_cell(channel: Channel, monkeypa
 # --- delivery ---------------------------------------------------------------------------------------------------------
 
 
-async def test_messages_arrive_once_and_in_order(channel: Channel, chat: Stream, received: Received) -> None:
-    socket = await Page(channel).open("chat")
-    await eventually(lambda: chat.joined)
+async def test_messages_arrive_once_and_in_order(socket: Socket, chat: Stream, received: Received) -> None:
     for i in range(100):
         chat.publish("count", {"i": i}, [bytes([i])])
     frames = [await socket.until("count") for _ in range(100)]
@@ -201,41 +182,35 @@ async def test_messages_arrive_once_and_in_order(channel: Channel, chat: Stream,
     assert [(header["i"], len(buffers[0])) for _, header, buffers in received] == [(i, i) for i in range(100)]
 
 
-async def test_a_message_can_go_to_one_page_only(channel: Channel, chat: Stream) -> None:
-    one, two = Page(channel), Page(channel)
-    sockets_of = [await one.open("chat"), await two.open("chat")]
+async def test_a_message_can_go_to_one_page_only(page: Page, socket: Socket, chat: Stream) -> None:
+    other = Page(page.channel)
+    sockets_of = [socket, await other.open("chat")]
     await eventually(lambda: len(chat.joined) == 2)
-    chat.publish("mine", {}, to=one.id)
-    chat.publish("mine", {}, to=two.id)
+    chat.publish("mine", {}, to=page.id)
+    chat.publish("mine", {}, to=other.id)
     chat.publish("end", {})
-    for socket in sockets_of:
-        await socket.until("mine")
-        assert (await socket.frame()).kind == "end"
+    for one in sockets_of:
+        await one.until("mine")
+        assert (await one.frame()).kind == "end"
 
 
-async def test_handlers_run_on_the_background_loop(channel: Channel) -> None:
+async def test_handlers_run_on_the_background_loop(page: Page) -> None:
     threads: list[str] = []
-    stream = channel.open_stream("where", lambda *_: threads.append(threading.current_thread().name))
+    stream = page.channel.open_stream("where", lambda *_: threads.append(threading.current_thread().name))
     stream.on_page = lambda *_: threads.append(threading.current_thread().name)
-    page = Page(channel)
     await page.join("where")
     page.send(pack("where", "k", {}))
     await eventually(lambda: len(threads) == 2)
     assert set(threads) == {"rtnb-loop"}
 
 
-async def test_publishing_works_from_any_thread(channel: Channel, chat: Stream) -> None:
-    socket = await Page(channel).open("chat")
-    await eventually(lambda: chat.joined)
-    threads = [
-        threading.Thread(target=lambda: [chat.publish("n", {}) for _ in range(50)], name="rtnb-test") for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
+async def test_publishing_works_from_any_thread(socket: Socket, chat: Stream) -> None:
+    await asyncio.gather(*(asyncio.to_thread(lambda: [chat.publish("n", {}) for _ in range(50)]) for _ in range(4)))
     assert {(await socket.until("n")).stream for _ in range(200)} == {"chat"}
 
 
-async def test_a_request_gets_the_handlers_reply(channel: Channel) -> None:
+@pytest.mark.usefixtures("reported")
+async def test_a_request_gets_the_handlers_reply(page: Page) -> None:
     async def answer(kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
         if kind == "fail":
             raise WidgetError("no device").with_hint("Plug one in.")
@@ -243,9 +218,8 @@ async def test_a_request_gets_the_handlers_reply(channel: Channel) -> None:
             raise RuntimeError("key sk-secret")
         return {"twice": 2 * header["i"] if kind == "double" else "x" * MAX_FRAME_BYTES}
 
-    shared_loop().call_soon(lambda: asyncio.get_running_loop().set_exception_handler(lambda *_: None))
-    channel.open_stream("ask", answer)
-    socket = await Page(channel).open("ask")
+    page.channel.open_stream("ask", answer)
+    socket = await page.open("ask")
     replies = []
     for number, kind in enumerate(("double", "fail", "leak", "large"), start=1):
         await socket.send("ask", kind, {"i": 21}, r=number)
@@ -258,23 +232,20 @@ async def test_a_request_gets_the_handlers_reply(channel: Channel) -> None:
     assert (await socket.until("reply")).header == {"error": "The widget was closed."}
 
 
-async def test_a_failing_handler_stops_no_other(channel: Channel, chat: Stream, received: Received) -> None:
-    reported: list[str] = []
-    shared_loop().call_soon(
-        lambda: asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
-    )
-    channel.open_stream("bad", lambda *_: 1 / 0).on_page = lambda *_: 1 / 0  # type: ignore[arg-type, return-value]
-    socket = await Page(channel).open("bad", "chat")
+async def test_a_failing_handler_stops_no_other(
+    page: Page, chat: Stream, received: Received, reported: list[Any]
+) -> None:
+    page.channel.open_stream("bad", lambda *_: 1 / 0).on_page = lambda *_: 1 / 0  # type: ignore[arg-type, return-value]
+    socket = await page.open("bad", "chat")
     await socket.send("bad", "k", {})
     await socket.send("chat", "k", {})
     await eventually(lambda: received)
     failed = "the handler of stream 'bad' failed on "
-    assert reported == [f"{failed}'joined'", f"{failed}'k'"]
+    assert [context["message"] for context in reported] == [f"{failed}'joined'", f"{failed}'k'"]
     assert len(chat.joined) == 1
 
 
-async def test_the_kernels_clock_is_given_to_the_page(channel: Channel, chat: Stream) -> None:
-    socket = await Page(channel).open("chat")
+async def test_the_kernels_clock_is_given_to_the_page(socket: Socket) -> None:
     before = now_ms()
     await socket.say("clock", page_ms=5.0)
     clock = (await socket.until("clock")).header
@@ -285,8 +256,7 @@ async def test_the_kernels_clock_is_given_to_the_page(channel: Channel, chat: St
 # --- widget messages --------------------------------------------------------------------------------------------------
 
 
-async def test_a_burst_leaves_in_few_numbered_widget_messages(channel: Channel, chat: Stream) -> None:
-    page = Page(channel)
+async def test_a_burst_leaves_in_few_numbered_widget_messages(page: Page, chat: Stream) -> None:
     await page.join("chat")
     await eventually(lambda: chat.joined)
     for i in range(500):
@@ -297,9 +267,8 @@ async def test_a_burst_leaves_in_few_numbered_widget_messages(channel: Channel, 
 
 
 async def test_a_widget_message_that_overtook_another_ends_the_connection(
-    channel: Channel, chat: Stream, received: Received, changes: list[Any]
+    page: Page, received: Received, changes: list[Any]
 ) -> None:
-    page = Page(channel)
     await page.join("chat")
     page.send(pack("chat", "n", {"i": 0}))
     page.sent_bytes += 100  # another message is still under way, in another of the kernel's shells
@@ -313,8 +282,7 @@ async def test_a_widget_message_that_overtook_another_ends_the_connection(
     assert changes == [(page.id, "joined")] * 2
 
 
-async def test_an_unknown_page_is_made_to_connect_again(channel: Channel, chat: Stream) -> None:
-    page = Page(channel)
+async def test_an_unknown_page_is_made_to_connect_again(page: Page, chat: Stream) -> None:
     page.connection = 7
     page.send(pack("chat", "n", {}))
     await eventually(lambda: page.numbers == [(7, 0)])
@@ -324,9 +292,8 @@ async def test_an_unknown_page_is_made_to_connect_again(channel: Channel, chat: 
 # --- reconnections ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_page_that_connects_again_joins_again(channel: Channel, chat: Stream, changes: list[Any]) -> None:
-    page = Page(channel)
-    other = channel.open_stream("other", lambda *_: None)
+async def test_a_page_that_connects_again_joins_again(page: Page, chat: Stream, changes: list[Any]) -> None:
+    other = page.channel.open_stream("other", lambda *_: None)
     other.on_page = lambda page_id, change: changes.append((page_id, f"other {change}"))
     socket = await page.open("chat", "other")
     await eventually(lambda: other.joined)
@@ -338,12 +305,10 @@ async def test_a_page_that_connects_again_joins_again(channel: Channel, chat: St
     chat.publish("n", {"i": 2})
     assert (await again.until("n")).header == {"i": 2}, "nothing is kept; the snapshot replaces it"
     assert changes == [(page.id, what) for what in ("joined", "other joined", "other left", "joined")]
-    assert channel.status == ("direct", 1)
+    assert page.channel.status == ("direct", 1)
 
 
-async def test_a_new_connection_replaces_the_last(channel: Channel, chat: Stream, received: Received) -> None:
-    page = Page(channel)
-    socket = await page.open("chat")
+async def test_a_new_connection_replaces_the_last(page: Page, socket: Socket, received: Received) -> None:
     await page.join("chat")
     assert await socket.close_code() == 1000
     page.connection -= 1
@@ -353,14 +318,13 @@ async def test_a_new_connection_replaces_the_last(channel: Channel, chat: Stream
     page.send(pack("chat", "new", {}))
     await eventually(lambda: received)
     assert [kind for kind, *_ in received] == ["new"]
-    assert channel.status == ("messages", 1)
+    assert page.channel.status == ("messages", 1)
 
 
 async def test_a_slow_page_costs_bounded_memory_and_joins_again(
-    channel: Channel, chat: Stream, changes: list[Any], monkeypatch: pytest.MonkeyPatch
+    page: Page, chat: Stream, changes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channels, "QUEUE_BYTES", 2**20)
-    page = Page(channel)
     socket = await page.open("chat")
     await eventually(lambda: chat.joined)
     socket.connection.transport.pause_reading()
@@ -368,7 +332,7 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
         chat.publish("n", {"i": i}, [bytes(10_000)])
         await asyncio.sleep(0)
     await eventually(lambda: len(chat.joined) == 0)
-    assert channel.pages[page.id].queued_bytes < 1000
+    assert page.channel.pages[page.id].queued_bytes < 1000
     socket.connection.transport.resume_reading()
     await socket.until("rejoin")
     await socket.say("join", names=["chat"], all=["chat"])
@@ -378,27 +342,22 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
     assert changes == [(page.id, "joined")] * 2
 
 
-@pytest.mark.usefixtures("chat")
-async def test_a_frame_too_large_closes_the_socket(channel: Channel) -> None:
-    socket = await Page(channel).open("chat")
-    await socket.connection.send(bytes(MAX_FRAME_BYTES + 1))
-    assert await socket.close_code() == 1009
-
-
-@pytest.mark.usefixtures("chat")
-@pytest.mark.parametrize("nonsense", [b"", b"\0" * 64, "text"])
-async def test_nonsense_closes_the_socket(channel: Channel, nonsense: bytes | str) -> None:
-    socket = await Page(channel).open("chat")
+@pytest.mark.parametrize(
+    "nonsense, code",
+    [(b"", 1007), (b"\0" * 64, 1007), ("text", 1007), (bytes(MAX_FRAME_BYTES + 1), 1009)],
+    ids=["empty", "no frame", "text", "too large"],
+)
+async def test_nonsense_closes_the_socket(socket: Socket, nonsense: bytes | str, code: int) -> None:
     await socket.connection.send(nonsense)
-    assert await socket.close_code() == 1007
+    assert await socket.close_code() == code
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-async def test_listeners_know_when_pages_join_and_leave(channel: Channel, chat: Stream, changes: list[Any]) -> None:
-    one, two = Page(channel), Page(channel)
-    socket = await one.open("chat")
+async def test_listeners_know_when_pages_join_and_leave(page: Page, chat: Stream, changes: list[Any]) -> None:
+    two = Page(page.channel)
+    socket = await page.open("chat")
     await two.join("chat")
     await eventually(lambda: len(chat.joined) == 2)
     await socket.connection.close(1001)  # as a browser does when its tab is closed or reloaded
@@ -406,27 +365,27 @@ async def test_listeners_know_when_pages_join_and_leave(channel: Channel, chat: 
     two.say("bye")
     await eventually(lambda: len(changes) == 4)
     assert len(chat.joined) == 0
-    assert changes == [(one.id, "joined"), (two.id, "joined"), (one.id, "left"), (two.id, "left")]
+    assert changes == [(page.id, "joined"), (two.id, "joined"), (page.id, "left"), (two.id, "left")]
 
 
-async def test_one_page_is_active_and_another_can_claim_it(channel: Channel, chat: Stream) -> None:
-    one, two = Page(channel), Page(channel)
-    assert (await one.hello())["active"] == one.id
-    assert (await two.hello())["active"] == one.id == channel.active_page
+async def test_one_page_is_active_and_another_can_claim_it(page: Page) -> None:
+    channel, two = page.channel, Page(page.channel)
+    assert (await page.hello())["active"] == page.id
+    assert (await two.hello())["active"] == page.id == channel.active_page
     two.say("claim")
-    while (await one.until("active")).header != {"active": two.id}:
+    while (await page.until("active")).header != {"active": two.id}:
         pass
     two.say("bye")
-    await eventually(lambda: channel.active_page == one.id)
+    await eventually(lambda: channel.active_page == page.id)
 
 
 @pytest.mark.parametrize("others, patience_s", [(True, 25), (False, 120)])
 async def test_a_silent_page_is_forgotten(
-    channel: Channel, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
+    page: Page, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel waits longer where it hears no page at all: it may be blocked itself."""
     monkeypatch.setattr(channels, "PING_S", 0.02)
-    page = Page(channel)
+    channel = page.channel
     await page.join("chat")
     await eventually(lambda: chat.joined)
     channel.pages[page.id].heard_s -= patience_s - 10
@@ -441,26 +400,23 @@ async def test_a_silent_page_is_forgotten(
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_the_last_stream_leaves_nothing_behind(channel: Channel, chat: Stream) -> None:
-    page = Page(channel)
-    socket = await page.open("chat")
-    by_message = Page(channel)
-    await by_message.join("chat")
+async def test_closing_the_last_stream_leaves_nothing_behind(channel: Channel, socket: Socket, chat: Stream) -> None:
+    await Page(channel).join("chat")
     other = channel.open_stream("other", lambda *_: None)
     chat.close()
     chat.close()
     assert channel.status.kind == "direct"
     other.close()
     assert await socket.close_code() in (1000, 1001)
-    await asyncio.to_thread(shared_loop().run, _ended(), 30)
+    await asyncio.to_thread(on_loop, _ended)
     with pytest.raises(OSError):
         await Socket.dial({"port": socket.connection.remote_address[1]}, Page(channel))
     assert channel.status == ("none", 0)
 
 
-async def test_a_new_stream_opens_the_channel_again(channel: Channel, chat: Stream) -> None:
-    page = Page(channel)
-    await page.open("chat")
+@pytest.mark.usefixtures("socket")
+async def test_a_new_stream_opens_the_channel_again(page: Page, chat: Stream) -> None:
+    channel = page.channel
     chat.close()
     await eventually(lambda: channel.status.pages == 0)
     channel.open_stream("chat", lambda *_: None)
@@ -468,14 +424,16 @@ async def test_a_new_stream_opens_the_channel_again(channel: Channel, chat: Stre
     assert channel.status.kind == "direct"
 
 
-async def test_the_channel_survives_a_restart_of_the_loop(channel: Channel, chat: Stream) -> None:
-    page = Page(channel)
-    socket = await page.open("chat")
+async def test_the_channel_survives_a_restart_of_the_loop(page: Page, socket: Socket, chat: Stream) -> None:
+    await Page(page.channel).join("chat")
+    await eventually(lambda: len(chat.joined) == 2)
     await asyncio.to_thread(shared_loop().stop)
+    chat.publish("n", {})
+    assert not shared_loop().running, "a message to a page starts no thread"
     assert await socket.close_code()
     await page.open("chat")
     await eventually(lambda: len(chat.joined) == 1)
-    assert channel.status == ("direct", 1)
+    assert page.channel.status == ("direct", 1)
 
 
 def test_a_name_is_used_once(channel: Channel) -> None:
