@@ -46,11 +46,8 @@ def test_a_row_holds_direction_time_type_size_audio_and_ids() -> None:
         events.ResponseOutputAudioDelta(**IDS, delta=bytes(480), event_id="s1"),
     )
     first, second = unpacked(rows)
-
-    assert first[0] == PIECE
-    assert second[0] == PIECE | RECEIVED
-    assert (first[1], second[1]) == (0, 2500)  # tenths of a millisecond
-    assert [row[2] for row in (first, second)] == ["input_audio_buffer.append", "response.output_audio.delta"]
+    assert first[:3] == [PIECE, 0, "input_audio_buffer.append"]
+    assert second[:3] == [PIECE | RECEIVED, 2500, "response.output_audio.delta"]  # tenths of a millisecond
     assert [row[4:6] for row in (first, second)] == [[4800, 1000], [480, 100]]
     assert second[6:] == ["item_1", "resp_1", "", 1, -1, ""]
 
@@ -88,29 +85,22 @@ def test_the_oldest_rows_are_forgotten_at_the_bound() -> None:
     assert rows.row(13).event == listed[13]
 
 
-def test_events_that_the_log_dropped_unread_are_left_out() -> None:
+@pytest.mark.parametrize("read", [4, 100])
+def test_events_that_the_log_drops_are_left_out_if_unread_and_else_named_as_such(read: int) -> None:
     log = EventLog(limit_bytes=20_000)
     rows = EventRows(log)
     for number in range(100):
         log.record("sent", events.InputAudioBufferClear(event_id=f"e{number}"), monotonic_s=number, wall_time=0.0)
-        if number == 3:
+        if number < read:
             rows.read(10)
     dropped = log.dropped.events
     assert dropped > 4
     assert not rows.read(1000)
-    assert (rows.base, rows.next) == (dropped, 100)
-    assert unpacked(rows)[0][1] == dropped * 10_000  # time counts from the first event
-
-
-def test_an_event_that_the_log_dropped_since_is_named_as_such() -> None:
-    log = EventLog(limit_bytes=20_000)
-    rows = EventRows(log)
-    for number in range(100):
-        log.record("sent", events.InputAudioBufferClear(event_id=f"e{number}"), monotonic_s=number, wall_time=0.0)
-        rows.read(10)
-    assert (rows.base, rows.next) == (0, 100)
-    assert rows.row(0).type == "input_audio_buffer.clear"
-    assert "no longer holds" in detail.detail(rows, 0, 0)["meaning"]
+    assert (rows.base, rows.next) == (dropped if read == 4 else 0, 100)
+    assert unpacked(rows)[0][1] == rows.base * 10_000  # time counts from the first event
+    if read == 100:
+        assert rows.row(0).type == "input_audio_buffer.clear"
+        assert "no longer holds" in detail.detail(rows, 0, 0)["meaning"]
 
 
 def test_a_run_is_found_joined_and_played() -> None:
@@ -149,18 +139,15 @@ def test_audio_as_it_arrives_from_the_wire_is_found_too() -> None:
     assert not detail.contains(event, "aqib")
 
 
-@pytest.mark.parametrize("registry", [CLIENT_EVENTS, SERVER_EVENTS])
-def test_every_event_has_a_meaning(registry: dict[str, type[Event]]) -> None:
+@pytest.mark.parametrize("direction, registry", [("sent", CLIENT_EVENTS), ("received", SERVER_EVENTS)])
+def test_every_event_has_a_meaning(direction: str, registry: dict[str, type[Event]]) -> None:
     for kind, cls in registry.items():
-        event = object.__new__(cls)
-        assert len(detail._meaning(event, "sent" if registry is CLIENT_EVENTS else "received")) > 10, kind
+        assert len(detail._meaning(object.__new__(cls), direction)) > 10, kind
 
 
 def test_text_is_found_wherever_it_stands() -> None:
     event = events.SessionUpdate(session=SessionConfig(instructions="Speak like a Pirate", tools=({"name": "parrot"},)))
-    assert detail.contains(event, "pirate")
-    assert detail.contains(event, "parrot")
-    assert not detail.contains(event, "ninja")
+    assert [detail.contains(event, word) for word in ("pirate", "parrot", "ninja")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +174,6 @@ def test_the_table_of_a_saved_notebook_is_escaped_small_and_without_audio() -> N
     listed = [events.ResponseOutputTextDone(**IDS, text="<img src=x onerror=alert(1)>\u202e" * 50) for _ in range(500)]
     inspector = EventInspector(log_of(*listed, events.InputAudioBufferAppend(audio=bytes(48_000))))
     html = inspector._static()["text/html"]
-    inspector.close()
 
     assert "<img" not in html
     assert "\u202e" not in html

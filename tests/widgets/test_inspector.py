@@ -4,28 +4,35 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rtnb
-from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.widgets import inspector as inspector_module
 from rtnb.widgets._frames import pack
-from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.inspector import EventInspector, inspect
 from tests.widgets.page import Page, eventually
 
-KEY = "sk-" + "a1B2" * 12
+CREATE = {"type": "response.create", "event_id": "e1"}
+
+
+async def ask(inspector: EventInspector, kind: str, **header: Any) -> Any:
+    """Return the reply to a request of the page."""
+    return await inspector._on_message(kind, header, [])
+
+
+def record(log: EventLog, count: int = 1) -> None:
+    for _ in range(count):
+        log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
 
 
 def test_a_list_a_log_and_a_file_are_the_same(tmp_path: Path) -> None:
-    said = [{"type": "response.create", "event_id": "e1"}, {"type": "input_audio_buffer.cleared", "event_id": "s1"}]
-    listed = EventInspector(said)
+    listed = EventInspector([CREATE, {"type": "input_audio_buffer.cleared", "event_id": "s1"}])
     listed.event_log.save(tmp_path / "log.jsonl")
     saved = inspect(tmp_path / "log.jsonl")
     again = inspect(list(saved.event_log))
@@ -36,8 +43,6 @@ def test_a_list_a_log_and_a_file_are_the_same(tmp_path: Path) -> None:
             ("received", "input_audio_buffer.cleared"),
         ]
         assert not inspector.can_send
-        inspector.close()
-        inspector.close()
 
 
 @pytest.mark.parametrize("thing", [7, b"x", {"type": "error"}, [7]])
@@ -46,76 +51,48 @@ def test_anything_else_is_refused_by_a_sentence(thing: Any) -> None:
         EventInspector(thing)
 
 
-def test_secrets_of_a_list_do_not_enter_the_log() -> None:
-    tool = {"type": "mcp", "server_label": "x", "authorization": KEY}
-    inspector = inspect([{"type": "session.update", "session": {"type": "realtime", "tools": [tool]}}])
-    inspector._rows.read(10)
-    assert KEY not in json.dumps(inspector._static())
-    assert KEY not in inspector._rows.pack(0, 1)[1][0].decode()
-    assert KEY not in repr(inspector.get_state())
-    inspector.close()
-
-
 async def test_requests_are_answered_and_nonsense_is_refused() -> None:
-    inspector = inspect([{"type": "response.create", "event_id": "e1"}])
+    inspector = inspect([CREATE])
     inspector._rows.read(10)
-    reply = await inspector._on_message("event", {"first": 0, "last": 0}, [])
-    assert reply is not None
-    assert reply["meaning"] == "Ask for a response."
-    assert await inspector._on_message("event", {"first": 5, "last": 5}, []) == {"error": "there is no event 5"}
-    assert await inspector._on_message("audio", {"first": 0, "last": 0, "number": 0}, []) == {
-        "error": "this event carries no audio"
-    }
-    assert await inspector._on_message("nope", {}, []) == {"error": "unknown request 'nope'"}
-    exported = await inspector._on_message("export", {"start": 0}, [])
-    assert exported is not None
+    assert (await ask(inspector, "event", first=0, last=0))["meaning"] == "Ask for a response."
+    assert await ask(inspector, "event", first=5, last=5) == {"error": "there is no event 5"}
+    assert await ask(inspector, "audio", first=0, last=0, number=0) == {"error": "this event carries no audio"}
+    assert await ask(inspector, "nope") == {"error": "unknown request 'nope'"}
+    exported = await ask(inspector, "export", start=0)
     assert [json.loads(line).get("direction") for line in exported["text"].splitlines()] == [None, "sent"]
-    inspector.close()
 
 
-async def test_a_session_is_watched_and_spoken_through() -> None:
-    async with rtnb.connect("sim") as session:
-        inspector = inspect(session)
-        assert inspector.can_send
-        checked = await inspector._on_message(
-            "send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, []
-        )
-        assert checked is not None
-        assert "buffer too small" in checked["problem"]
-        assert len(session.log.filter("input_audio_buffer.commit")) == 0
-        sent = await inspector._on_message(
-            "send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, []
-        )
-        assert sent == {"sent": True}
-        assert session.log[-1].type.startswith("input_audio_buffer.clear")
-        inspector.close()
+async def test_a_session_is_watched_and_spoken_through(session: rtnb.Session) -> None:
+    inspector = inspect(session)
+    assert inspector.can_send
+    checked = await ask(inspector, "send", text='{"type": "input_audio_buffer.commit"}', anyway=False)
+    assert "buffer too small" in checked["problem"]
+    assert len(session.log.filter("input_audio_buffer.commit")) == 0
+    assert await ask(inspector, "send", text='{"type": "input_audio_buffer.clear"}', anyway=False) == {"sent": True}
+    assert session.log[-1].type.startswith("input_audio_buffer.clear")
 
 
-async def test_any_openai_connection_is_watched_both_ways() -> None:
+async def test_any_openai_connection_is_watched_both_ways(simulator: rtnb.Simulator) -> None:
     openai = pytest.importorskip("openai")
-    async with rtnb.Simulator() as simulator:
-        client = openai.AsyncOpenAI(api_key=simulator.key, base_url=f"{simulator.url}/openai/v1")
-        async with client.realtime.connect(model="m") as connection:
-            inspector = inspect(connection)
-            assert inspect(connection).event_log is inspector.event_log
-            await connection.conversation.item.create(
-                item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
-            )
-            await connection.response.create()
-            async for event in connection:
-                if event.type == "response.done":
-                    break
-            log = inspector.event_log
-            sent = [row.type for row in log if row.direction == "sent"]
-            assert sent == ["conversation.item.create", "response.create"]
-            assert len(log.filter("response.output_audio.delta", direction="received")) > 0
-            assert not any(isinstance(row.event, events.UnknownEvent) for row in log if row.direction == "received")
-            assert (
-                await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])
-            ) == {"sent": True}
-            assert log[-1].type == "response.create"
-            assert simulator.key not in "".join(repr(row) for row in log)
-        await client.close()
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+    async with (
+        openai.AsyncOpenAI(api_key=simulator.key, base_url=f"{simulator.url}/openai/v1") as client,
+        client.realtime.connect(model="m") as connection,
+    ):
+        inspector = inspect(connection)
+        log = inspector.event_log
+        assert inspect(connection).event_log is log
+        await connection.conversation.item.create(item=said)
+        await connection.response.create()
+        async for event in connection:
+            if event.type == "response.done":
+                break
+        assert [row.type for row in log if row.direction == "sent"] == ["conversation.item.create", "response.create"]
+        assert len(log.filter("response.output_audio.delta", direction="received")) > 0
+        assert not any(isinstance(row.event, events.UnknownEvent) for row in log if row.direction == "received")
+        assert await ask(inspector, "send", text='{"type": "response.create"}', anyway=False) == {"sent": True}
+        assert log[-1].type == "response.create"
+        assert simulator.key not in "".join(repr(row) for row in log)
 
 
 async def test_an_event_that_is_never_sent_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +106,13 @@ async def test_an_event_that_is_never_sent_has_a_reason(monkeypatch: pytest.Monk
             await asyncio.Event().wait()
 
     monkeypatch.setattr(inspector_module, "_SEND_S", 0.05)
-    inspector = inspect(Stalled())
-    reply = await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])
-    assert reply is not None
+    reply = await ask(inspect(Stalled()), "send", text='{"type": "response.create"}', anyway=False)
     assert "the session did not send it within" in reply["problem"]
-    inspector.close()
 
 
 def test_findings_mark_their_first_events_until_another_source_is_shown() -> None:
-    broken = {"type": "error", "event_id": "e1", "error": {"type": "server_error", "message": "Broken."}}
-    inspector = EventInspector([{"type": "response.create", "event_id": "c1"}, broken])
+    broken = {"type": "error", "event_id": "s1", "error": {"type": "server_error", "message": "Broken."}}
+    inspector = EventInspector([CREATE, broken])
     (finding,) = inspector.findings()
     assert finding.rule == "service-error"
     assert inspector.marks["1"].startswith("error: The service reports an error: Broken.")
@@ -146,27 +120,15 @@ def test_findings_mark_their_first_events_until_another_source_is_shown() -> Non
     assert inspector.marks == {}
 
 
-def test_the_log_of_an_inspector_is_not_copied() -> None:
+async def test_the_log_of_an_inspector_is_not_copied() -> None:
     log = EventLog()
     inspector = EventInspector(log)
-    log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
+    record(log)
     assert inspector.event_log is log
-    assert asyncio.run(inspector._on_message("search", {"terms": ["clear"], "start": 0}, [])) == {"hits": [], "next": 0}
-    inspector.close()
+    assert await ask(inspector, "search", terms=["clear"], start=0) == {"hits": [], "next": 0}
 
 
 # --- pushing ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def page(monkeypatch: pytest.MonkeyPatch) -> Page:
-    monkeypatch.setenv("RTNB_CHANNEL", "messages")
-    return Page(shared_channel())
-
-
-def record(log: EventLog, count: int = 1) -> None:
-    for _ in range(count):
-        log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
 
 
 def rows_sent(page: Page) -> list[dict[str, Any]]:
@@ -185,8 +147,7 @@ async def test_many_events_become_few_messages_and_silence_none(page: Page) -> N
     await eventually(lambda: rows_sent(page)[-1]["total"] == 300)
     assert len(rows_sent(page)) - before <= 3  # at most one each 0.1 s
     assert inspector._timer is not None
-    assert inspector._timer.when() <= await on_loop(loop_time)  # in the past: nothing is due while nothing happens
-    inspector.close()
+    assert inspector._timer.when() <= time.monotonic()  # in the past: nothing is due while nothing happens
 
 
 async def test_a_page_gets_everything_from_where_it_asks(page: Page) -> None:
@@ -200,7 +161,6 @@ async def test_a_page_gets_everything_from_where_it_asks(page: Page) -> None:
     page.send(pack(inspector.stream_name, "from", {"start": 4_400}))
     await eventually(lambda: len(rows_sent(page)) > before)
     assert (rows_sent(page)[-1]["start"], rows_sent(page)[-1]["count"]) == (4_400, 100)
-    inspector.close()
 
 
 async def test_another_source_can_be_given_and_none_waited_for(page: Page) -> None:
@@ -237,17 +197,8 @@ async def test_no_timer_is_left_after_closing(page: Page) -> None:
     inspector.close()
     await eventually(lambda: not inspector._stream.joined)
     timers = [timer for timer in (inspector._timer, inspector._static_timer) if timer is not None]
-    now_s = await on_loop(loop_time)
-    assert all(timer.cancelled() or timer.when() <= now_s for timer in timers)
+    assert all(timer.cancelled() or timer.when() <= time.monotonic() for timer in timers)
     record(log)  # and nothing listens any more
-
-
-async def on_loop(call: Callable[[], Coroutine[Any, Any, float]]) -> float:
-    return await asyncio.wrap_future(shared_loop().submit(call()))
-
-
-async def loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def test_a_cell_that_ends_with_inspect_prints_one_line() -> None:
