@@ -103,14 +103,6 @@ def test_help_lists_the_knobs_with_range_and_default() -> None:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_configuration_becomes_settings_by_path_and_back() -> None:
-    detection, transcription = ServerVad(threshold=0.7), Transcription(model="whisper-1")
-    config = SessionConfig.of(turn_detection=detection, transcription=transcription, noise_reduction=None)
-    assert flat(config)["audio.input.turn_detection.threshold"] == 0.7
-    assert flat(config)["audio.input.noise_reduction"] is None
-    assert wire.decode_session(nested(flat(config))) == config
-
-
 def test_every_requested_setting_has_a_status() -> None:
     requested: dict[str, Any] = {"a": 1, "b": 2, "c": 0.8, "d": 4}
     statuses = compare(requested, {"a": 0, "b": 0, "c": 0.5}, {"a": 0, "b": 3, "c": 0.800000011920929})
@@ -173,33 +165,29 @@ async def test_a_knob_set_while_it_is_being_shown_keeps_the_request(session: rtn
     assert (control.speed, control.inputs["speed"].value, in_force) == (1.4, 1.4, 1.4)
 
 
-@both_dialects
-async def test_knobs_show_the_settings_in_force_also_beyond_their_sliders(session: rtnb.Session) -> None:
-    control = await ready(TurnDetectionControl(session))
-    assert control.silence_duration_ms == session.config.turn_detection.silence_duration_ms  # type: ignore[union-attr]
+async def test_knobs_show_what_is_in_force_also_by_code_and_beyond_their_sliders(session: rtnb.Session) -> None:
+    panel = await ready(SettingsPanel(session))
+    detection = panel.turn_detection
+    assert detection.silence_duration_ms == session.config.turn_detection.silence_duration_ms  # type: ignore[union-attr]
     assert updates(session) == []  # looking changes nothing
-    await session.update(turn_detection=ServerVad(silence_duration_ms=12_345))
-    await eventually(lambda: control.silence_duration_ms == 12_345)
-    assert control.inputs["silence_duration_ms"].value == 12_345
-    await control.apply()
-    assert len(updates(session)) == 1
-
-
-async def test_changes_by_code_are_shown_and_end_the_status_of_an_older_request(session: rtnb.Session) -> None:
-    panel = SettingsPanel(session)
     panel.answer.speed = 1.5
     await panel.updater.apply()
-    await session.update(speed=0.5, instructions=HOSTILE, turn_detection=ServerVad(idle_timeout_ms=7_000))
+    wide = ServerVad(silence_duration_ms=12_345, idle_timeout_ms=7_000)
+    await session.update(speed=0.5, instructions=HOSTILE, turn_detection=wide)
     await eventually(lambda: panel.instructions.text == HOSTILE)
     await eventually(lambda: status_of(panel.answer, "speed") == "")  # requested and effective differ by intent
     assert panel.answer.inputs["speed"].value == 0.5
-    assert panel.turn_detection.inputs["idle_timeout_ms"].value == 7_000
+    assert detection.silence_duration_ms == detection.inputs["silence_duration_ms"].value == 12_345
+    assert detection.inputs["idle_timeout_ms"].value == 7_000
+    await panel.updater.apply()
+    assert len(updates(session)) == 2
 
 
 @both_dialects
 @pytest.mark.usefixtures("by_hand")
 async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
     panel = await ready(SettingsPanel(session))
+    assert panel.turn_detection.silence_duration_ms == session.config.turn_detection.silence_duration_ms  # type: ignore[union-attr]
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
@@ -218,9 +206,7 @@ async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Sess
 
 
 @pytest.mark.usefixtures("by_hand")
-async def test_a_slider_that_slides_is_sent_once_when_it_rests(
-    session: rtnb.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slider_that_slides_is_sent_once_when_it_rests(session: rtnb.Session, monkeypatch: Any) -> None:
     control = await ready(TurnDetectionControl(session))
     for value in range(300, 590, 10):
         control.inputs["silence_duration_ms"].value = value  # as the page does
@@ -275,9 +261,7 @@ async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Sessi
     [("ga", "not sent", "only the preview dialect has it"), ("preview", "applied", "")],
     indirect=["simulator"],
 )
-async def test_a_knob_of_one_dialect_is_sent_only_there_and_else_states_the_reason(
-    session: rtnb.Session, status: str, reason: str
-) -> None:
+async def test_a_knob_of_one_dialect_is_sent_only_there(session: rtnb.Session, status: str, reason: str) -> None:
     answer = await ready(AnswerControl(session))
     answer.temperature = 1.0
     table = await answer.apply()
@@ -288,9 +272,7 @@ async def test_a_knob_of_one_dialect_is_sent_only_there_and_else_states_the_reas
 
 @both_dialects
 @pytest.mark.parametrize("name, on, off", [("transcribe", True, False), ("model", "whisper-1", "")])
-async def test_a_switch_and_a_model_turn_the_transcription_of_the_user_on_and_off(
-    session: rtnb.Session, name: str, on: Any, off: Any
-) -> None:
+async def test_transcription_has_two_switches(session: rtnb.Session, name: str, on: Any, off: Any) -> None:
     listening = await ready(ListeningControl(session))
     assert (listening.transcribe, listening.available("model")) == (False, False)
     setattr(listening, name, on)
@@ -313,19 +295,14 @@ async def test_a_switch_and_a_model_turn_the_transcription_of_the_user_on_and_of
 # --- statuses beside the knobs ----------------------------------------------------------------------------------------
 
 
-async def test_applied_is_shown_for_a_while_and_then_the_help_again(
-    session: rtnb.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_settings_update, "APPLIED_S", 1e6)
+async def test_applied_is_shown_for_a_while_and_then_the_help_again(session: rtnb.Session, monkeypatch: Any) -> None:
     control = AnswerControl(session)
-    control.speed = 1.2
-    await control.apply()
-    assert shown(control, "speed") == "applied"
-    monkeypatch.setattr(_settings_update, "APPLIED_S", 0.0)
-    control.speed = 1.3
-    await control.apply()
-    await eventually(lambda: shown(control, "speed") == AnswerControl.knobs()["speed"].help)
-    assert status_of(control, "speed") == "applied"
+    for shown_s, line in ((1e6, "applied"), (0.0, AnswerControl.knobs()["speed"].help)):
+        monkeypatch.setattr(_settings_update, "APPLIED_S", shown_s)
+        control.speed += 0.1
+        await control.apply()
+        await eventually(lambda line=line: shown(control, "speed") == line)
+        assert status_of(control, "speed") == "applied"
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -433,9 +410,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
 
 
 @pytest.mark.parametrize("name", TURN_PRESETS)
-async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_pressed(
-    name: str, session: rtnb.Session
-) -> None:
+async def test_a_preset_sets_its_knobs_and_its_button_is_pressed(name: str, session: rtnb.Session) -> None:
     control = await ready(TurnDetectionControl(session))
     control.threshold = 0.8
     await control.apply()

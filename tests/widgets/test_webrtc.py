@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 import rtnb.widgets.webrtc as module
+from rtnb import errors
 from rtnb.client import Session, open_session
-from rtnb.errors import (
-    AuthenticationError,
-    ConnectError,
-    ConnectionClosed,
-    LocalProtocolError,
-    RequestTimeout,
-    RtnbError,
-    WidgetError,
-)
 from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
@@ -29,7 +21,7 @@ from rtnb.transport import TargetFacts
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
 from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
-from tests.widgets.page import Page, eventually, pack
+from tests.widgets.page import Page, eventually
 
 # --- the session over a data channel ----------------------------------------------------------------------------------
 
@@ -59,7 +51,7 @@ class Talk:
         try:
             while True:
                 self.call.on_message("event", {}, [(await self.near.receive()).encode()])
-        except ConnectionClosed:
+        except errors.ConnectionClosed:
             return
 
     def say(self, n_samples: int = 240) -> Any:
@@ -139,13 +131,13 @@ async def test_speech_goes_over_the_track(talk: Talk) -> None:
 
 async def test_an_event_longer_than_the_channel_takes_is_refused(talk: Talk) -> None:
     talk.call.on_message("open", {"largest_bytes": 1_000}, [])
-    with pytest.raises(LocalProtocolError, match="this data channel takes 1000"):
+    with pytest.raises(errors.LocalProtocolError, match="this data channel takes 1000"):
         await talk.session.update(instructions="x" * 2_000)
 
 
 async def test_audio_that_the_page_does_not_play_times_out(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PLAY_S", 0.01)
-    with pytest.raises(RequestTimeout, match="no played from the page within") as error:
+    with pytest.raises(errors.RequestTimeout, match="no played from the page within") as error:
         await talk.say()
     assert "Enable sound" in error.value.__notes__[0]
     assert not talk.call._playing
@@ -162,7 +154,7 @@ async def test_texts_that_are_not_read_end_the_call_at_the_bound(monkeypatch: py
     assert call._texts.qsize() == 10 + 1
     for _ in range(10):
         await call.receive()
-    with pytest.raises(ConnectionClosed, match="Events came faster"):
+    with pytest.raises(errors.ConnectionClosed, match="Events came faster"):
         await call.receive()
 
 
@@ -171,9 +163,9 @@ async def test_pending_requests_fail_when_the_page_leaves(talk: Talk) -> None:
     await asyncio.sleep(0)
     talk.call.end(failure("unseen"))
     for task in pending:
-        with pytest.raises((ConnectionClosed, WidgetError), match="last view of the call was removed"):
+        with pytest.raises((errors.ConnectionClosed, errors.WidgetError), match="last view of the call was removed"):
             await task
-    with pytest.raises(ConnectionClosed):
+    with pytest.raises(errors.ConnectionClosed):
         await talk.call.send("{}")
     assert talk.session.ended is not None
     assert talk.session.ended.code == 1006
@@ -199,7 +191,7 @@ async def test_a_sideband_carries_the_events_and_ends_with_its_call(side: str) -
         assert posted == ["stop"]
     else:
         call.on_message("ended", {"why": "ice"}, [])
-    with pytest.raises(ConnectionClosed):
+    with pytest.raises(errors.ConnectionClosed):
         await far.receive()
 
 
@@ -210,10 +202,15 @@ async def test_a_sideband_carries_the_events_and_ends_with_its_call(side: str) -
     "target, options, error, words",
     [
         ("sim", {"instruction": "typo"}, TypeError, "instruction"),
-        ("sim", {"turn_detection": {"threshold": 7.0}}, LocalProtocolError, "wrong setting: .*threshold"),
-        ("sim", {"dialect": "preview", "webrtc_filter": True}, ConnectError, "webrtc_filter is of the GA dialect"),
-        ("sim", {"reconnect": True}, ConnectError, "reconnect=True is for sessions over WebSocket"),
-        ("simm", {}, ConnectError, "cannot connect to 'simm'"),
+        ("sim", {"turn_detection": {"threshold": 7.0}}, errors.LocalProtocolError, "wrong setting: .*threshold"),
+        (
+            "sim",
+            {"dialect": "preview", "webrtc_filter": True},
+            errors.ConnectError,
+            "webrtc_filter is of the GA dialect",
+        ),
+        ("sim", {"reconnect": True}, errors.ConnectError, "reconnect=True is for sessions over WebSocket"),
+        ("simm", {}, errors.ConnectError, "cannot connect to 'simm'"),
     ],
 )
 def test_wrong_settings_are_refused_at_once(target: str, options: Any, error: Any, words: str) -> None:
@@ -224,7 +221,7 @@ def test_wrong_settings_are_refused_at_once(target: str, options: Any, error: An
 async def test_start_fails_without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAGE_S", 0.01)
     peer = WebRTCPeer("sim")
-    with pytest.raises(WidgetError, match="No page shows this widget"):
+    with pytest.raises(errors.WidgetError, match="No page shows this widget"):
         await peer.start()
     assert peer.state == "failed"
     assert peer.message.startswith("No page shows this widget")
@@ -232,23 +229,17 @@ async def test_start_fails_without_a_page(monkeypatch: pytest.MonkeyPatch) -> No
     peer.close()
 
 
-class Shown:
-    """A peer on a hand-made page."""
+async def started(peer: WebRTCPeer, page: Page) -> asyncio.Task[Any]:
+    """Show a peer on a page and start its call."""
+    await page.join(peer.stream_name)
+    starting = asyncio.create_task(peer.start())
+    assert (await page.until("call")).header == {"call": 1, "page": page.id}
+    return starting
 
-    def __init__(self, peer: WebRTCPeer, page: Page) -> None:
-        self.peer, self.page = peer, page
 
-    async def start(self) -> asyncio.Task[Any]:
-        await self.page.join(self.peer.stream_name)
-        starting = asyncio.create_task(self.peer.start())
-        assert (await self.page.until("call")).header == {"call": 1, "page": self.page.id}
-        return starting
-
-    def send(self, kind: str, **header: Any) -> None:
-        self.page.send(pack(self.peer.stream_name, kind, {"call": 1, **header}))
-
-    async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
-        return (await self.page.ask(self.peer.stream_name, kind, call=1, **header)).header
+async def ask(peer: WebRTCPeer, page: Page, kind: str, **header: Any) -> dict[str, Any]:
+    """Return the reply to a message of the page about its call."""
+    return (await page.ask(peer.stream_name, kind, call=1, **header)).header
 
 
 @pytest.mark.parametrize("simulator", ["ga", "preview"], indirect=True)
@@ -259,9 +250,8 @@ async def test_the_key_carries_everything_and_is_nowhere_else(simulator: Simulat
 
     settings = {"instructions": "Be brief.", "voice": "verse", "turn_detection": {"silence_duration_ms": 700}}
     peer = WebRTCPeer(simulator, tools=[forecast], **settings)
-    shown = Shown(peer, page)
-    starting = await shown.start()
-    answer = await shown.ask("key")
+    starting = await started(peer, page)
+    answer = await ask(peer, page, "key")
     grant = simulator._started().service.keys.grant(answer["key"]).session
     granted = (grant.instructions, grant.voice, grant.turn_detection.silence_duration_ms)
     assert granted == ("Be brief.", "verse", 700)
@@ -272,52 +262,48 @@ async def test_the_key_carries_everything_and_is_nowhere_else(simulator: Simulat
     places = [repr(peer), json.dumps(peer.get_state(), default=repr), repr(vars(peer)), repr(vars(peer._call))]
     assert not any(answer["key"] in place for place in places)
 
-    shown.send("ended", why="page", problem="No permission.", next_step="Allow the microphone.")
-    shown.send("released")
-    with pytest.raises(WidgetError, match="No permission") as refused:
+    await ask(peer, page, "ended", why="page", problem="No permission.", next_step="Allow the microphone.")
+    await ask(peer, page, "released")
+    with pytest.raises(errors.WidgetError, match="No permission") as refused:
         await starting
     assert refused.value.__notes__ == ["Next: Allow the microphone."]
     assert peer.message == "No permission.\nNext: Allow the microphone."
     assert peer.state == "failed"
 
 
+ANSWER = {"url": "http://x/calls", "headers": {}}
+
+
 @pytest.mark.parametrize(
-    "status, body, raised, words",
-    [(401, "{}", AuthenticationError, "401"), (201, "no", RtnbError, "no session desc")],
+    "kind, header, reply, error, words",
+    [
+        ("answered", {**ANSWER, "status": 401, "body": "{}"}, {"failed": True}, errors.AuthenticationError, "401"),
+        ("answered", {**ANSWER, "status": 201, "body": "no"}, {"failed": True}, errors.RtnbError, "no session desc"),
+        ("ended", {"why": "no-path"}, {}, errors.ConnectError, r"No network path was found \(ICE failed\)"),
+    ],
 )
-async def test_start_raises_why_the_service_refused(
-    simulator: Simulator, page: Page, status: int, body: str, raised: Any, words: str
+async def test_start_raises_why_there_is_no_call(
+    simulator: Simulator, page: Page, kind: str, header: Any, reply: Any, error: Any, words: str
 ) -> None:
-    shown = Shown(WebRTCPeer(simulator), page)
-    starting = await shown.start()
-    answer = await shown.ask("answered", url="http://x/calls", status=status, headers={}, body=body)
-    assert answer == {"failed": True}
-    shown.send("released")
-    with pytest.raises(raised, match=words):
+    peer = WebRTCPeer(simulator)
+    starting = await started(peer, page)
+    assert await ask(peer, page, kind, **header) == reply
+    await ask(peer, page, "released")
+    with pytest.raises(error, match=words):
         await starting
-    assert shown.peer.message
-
-
-async def test_start_raises_why_there_is_no_path(simulator: Simulator, page: Page) -> None:
-    shown = Shown(WebRTCPeer(simulator), page)
-    starting = await shown.start()
-    shown.send("ended", why="no-path")
-    shown.send("released")
-    with pytest.raises(ConnectError, match=r"No network path was found \(ICE failed\)"):
-        await starting
-    assert shown.peer.message
+    assert peer.message
 
 
 async def test_a_call_stopped_before_it_is_open_leaves_the_sessions_on_its_simulator_alone(page: Page) -> None:
     simulator = Simulator(voice="babble", latency="fast")
-    shown = Shown(WebRTCPeer(simulator), page)
-    starting = await shown.start()  # the call starts the simulator
+    peer = WebRTCPeer(simulator)
+    starting = await started(peer, page)  # the call starts the simulator
     async with connect(simulator) as session:
-        shown.send("released")
-        await shown.peer.stop()
-        with pytest.raises(ConnectError, match="stopped before it was open"):
+        await ask(peer, page, "released")
+        await peer.stop()
+        with pytest.raises(errors.ConnectError, match="stopped before it was open"):
             await starting
-        assert shown.peer.state == "closed"
+        assert peer.state == "closed"
         assert (await session.ask("Hello?")).status == "completed"
     assert not simulator.running
 

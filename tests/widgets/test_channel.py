@@ -1,7 +1,8 @@
-"""The kernel's side of the channel: who gets in, delivery, reconnections, bounds, and the end."""
+"""The kernel's side of the channel: frames and uploads, who gets in, delivery, reconnections, bounds, and the end."""
 
 import asyncio
 import contextlib
+import secrets
 import socket as sockets
 import threading
 import time
@@ -9,15 +10,106 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 
 from rtnb._loop import shared_loop
 from rtnb.errors import WidgetError
 from rtnb.widgets import channel as channels
-from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack
+from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack, unpack
+from rtnb.widgets._upload import Upload
 from rtnb.widgets.channel import Channel, Stream
-from tests.widgets.page import Page, Socket, eventually
+from tests.widgets.page import ORIGIN, Page, Socket, eventually
 from tests.widgets.scene import on_loop
+
+# --- frames and uploads -----------------------------------------------------------------------------------------------
+
+headers = st.dictionaries(
+    st.text(max_size=5), st.one_of(st.integers(), st.text(), st.booleans(), st.none()), max_size=3
+)
+
+
+@given(st.text(min_size=1), st.text(), headers, st.lists(st.binary(max_size=30), max_size=4))
+def test_unpack_returns_what_was_packed(stream: str, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+    data = pack(stream, kind, header, buffers, r=7)
+    frame = unpack(data)
+    assert (frame.stream, frame.kind, frame.header, frame.buffers) == (stream, kind, header, buffers)
+    assert frame.request == 7
+    assert len(data) % 8 == 0
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a frame"):
+        unpack(data)
+
+
+def test_a_truncated_frame_is_refused() -> None:
+    data = pack("c", "k", {}, [b"12345678"])
+    for end in range(len(data)):
+        with pytest.raises(ValueError, match="not a frame"):
+            unpack(data[:end])
+
+
+def test_pack_refuses_what_is_too_large_or_not_json() -> None:
+    with pytest.raises(ValueError, match="allowed are"):
+        pack("c", "k", {}, [bytes(MAX_FRAME_BYTES)])
+    with pytest.raises(TypeError):
+        pack("c", "k", {"x": b""})
+    with pytest.raises(ValueError, match="JSON"):
+        pack("c", "k", {"x": float("nan")})
+
+
+def piece(upload_id: str, at: int, size: int) -> dict[str, Any]:
+    return {"upload": {"id": upload_id, "at": at, "size": size}}
+
+
+@pytest.fixture
+def upload() -> Upload:
+    """An upload of which three bytes of nine have come."""
+    upload = Upload()
+    upload.receive(piece("a", 0, 9), [b"abc"])
+    return upload
+
+
+def test_an_upload_returns_all_its_bytes() -> None:
+    data, upload = secrets.token_bytes(10_000), Upload()
+    pieces = [upload.receive(piece("a", at, 10_000), [data[at : at + 3000]]) for at in range(0, 10_000, 3000)]
+    assert pieces == [None, None, None, data]
+    assert not upload.data
+    assert upload.receive(piece("b", 0, 0), [b""]) == b""
+
+
+@pytest.mark.parametrize(
+    "at, size, data", [(6, 9, b"ghi"), (0, 9, b"abcdefghijk"), (3, 8, b"def"), (3, 9, b"defghijk")]
+)
+def test_a_piece_out_of_order_ends_the_upload(upload: Upload, at: int, size: int, data: bytes) -> None:
+    with pytest.raises(WidgetError, match="The upload broke"):
+        upload.receive(piece("a", at, size), [data])
+    with pytest.raises(WidgetError, match="cancelled"):
+        upload.receive(piece("a", 3, 9), [b"def"])
+
+
+def test_a_cancelled_or_replaced_upload_takes_no_more_pieces(upload: Upload) -> None:
+    upload.receive(piece("b", 0, 6), [b"abc"])
+    with pytest.raises(WidgetError, match="cancelled"):
+        upload.receive(piece("a", 3, 9), [b"def"])
+    upload.receive({"upload": {"id": "a", "cancel": True}}, [])
+    assert len(upload.data) == 3, "the page of the replaced upload cancels its own only"
+    upload.receive({"upload": {"id": "b", "cancel": True}}, [])
+    with pytest.raises(WidgetError, match="cancelled"):
+        upload.receive(piece("b", 3, 6), [b"def"])
+
+
+def test_an_upload_over_the_limit_is_refused_at_its_first_piece() -> None:
+    upload = Upload()
+    with pytest.raises(WidgetError, match="129 MiB; allowed are 128 MiB"):
+        upload.receive(piece("a", 0, 129 * 2**20), [bytes(2**20)])
+    assert not upload.data
+
+
+# --- channel, stream and page -----------------------------------------------------------------------------------------
 
 Received = list[tuple[str, dict[str, Any], list[bytes]]]
 
@@ -70,12 +162,14 @@ async def socket(page: Page, chat: Stream) -> Socket:
 # --- who gets in ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_page_with_its_token_gets_in_and_shows_the_token_nowhere(page: Page) -> None:
+async def test_a_page_gets_in_once_with_its_token_which_is_shown_nowhere(page: Page) -> None:
     welcome = await page.hello()
     await (await Socket.dial(welcome, page)).until("open")
     channel = page.channel
-    assert channel.status == ("direct", 1)
     assert welcome["token"] not in repr(channel) + str(channel.get_state()) + repr(channel.pages)
+    with pytest.raises(InvalidStatus, match="403"):
+        await Socket.dial(welcome, page)
+    assert channel.status == ("direct", 1), "the first one is not disturbed"
 
 
 ELSEWHERE = "http://elsewhere.test"
@@ -111,25 +205,12 @@ async def test_nothing_but_the_newest_token_of_the_page_and_its_origin_is_accept
         await Socket.dial(welcome, caller, connection=shown["connection"], origin=shown["origin"])
 
 
-async def test_a_token_works_once(page: Page) -> None:
-    welcome = await page.hello()
-    await (await Socket.dial(welcome, page)).until("open")
-    with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(welcome, page)
-    assert page.channel.status.kind == "direct", "the first one is not disturbed"
-
-
 async def test_a_token_expires(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     welcome = await page.hello()
     now = time.monotonic
     monkeypatch.setattr(channels.time, "monotonic", lambda: now() + channels.TOKEN_S)
     with pytest.raises(InvalidStatus, match="403"):
         await Socket.dial(welcome, page)
-
-
-@pytest.mark.usefixtures("chat")
-async def test_a_page_without_an_origin_is_offered_no_socket(channel: Channel) -> None:
-    assert "token" not in await Page(channel, origin="null").hello()
 
 
 async def test_it_listens_on_loopback_only(page: Page) -> None:
@@ -144,9 +225,17 @@ async def test_it_listens_on_loopback_only(page: Page) -> None:
         sockets.create_connection((address, welcome["port"]), timeout=2)
 
 
-@pytest.mark.parametrize("switch, direct, n_listening", [("", True, 1), ("proxy", False, 1), ("messages", None, 0)])
-async def test_the_switch_forbids_direct_sockets_or_all(
-    page: Page, switch: str, direct: bool | None, n_listening: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "switch, origin, direct, n_listening",
+    [
+        ("", ORIGIN, True, 1),
+        ("", "null", None, 0),
+        ("proxy", ORIGIN, False, 1),
+        ("messages", ORIGIN, None, 0),
+    ],
+)
+async def test_the_switch_or_an_opaque_origin_forbids_sockets(
+    page: Page, switch: str, origin: str, direct: bool | None, n_listening: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: set[Any] = set()
     listen = sockets.socket.listen
@@ -157,6 +246,7 @@ async def test_the_switch_forbids_direct_sockets_or_all(
 
     monkeypatch.setattr(sockets.socket, "listen", note)
     monkeypatch.setenv(channels.SWITCH, switch)
+    page.origin = origin
     assert (await page.hello()).get("direct") is direct
     assert len(opened) == n_listening
 
@@ -400,7 +490,8 @@ async def test_a_silent_page_is_forgotten(
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_the_last_stream_leaves_nothing_behind(channel: Channel, socket: Socket, chat: Stream) -> None:
+async def test_closing_the_last_stream_leaves_nothing_behind(page: Page, socket: Socket, chat: Stream) -> None:
+    channel = page.channel
     await Page(channel).join("chat")
     other = channel.open_stream("other", lambda *_: None)
     chat.close()
@@ -412,14 +503,7 @@ async def test_closing_the_last_stream_leaves_nothing_behind(channel: Channel, s
     with pytest.raises(OSError):
         await Socket.dial({"port": socket.connection.remote_address[1]}, Page(channel))
     assert channel.status == ("none", 0)
-
-
-@pytest.mark.usefixtures("socket")
-async def test_a_new_stream_opens_the_channel_again(page: Page, chat: Stream) -> None:
-    channel = page.channel
-    chat.close()
-    await eventually(lambda: channel.status.pages == 0)
-    channel.open_stream("chat", lambda *_: None)
+    channel.open_stream("chat", lambda *_: None)  # and a new stream opens it again
     await page.open("chat")
     assert channel.status.kind == "direct"
 
