@@ -19,7 +19,7 @@ from rtnb.errors import WidgetError
 from rtnb.widgets import channel as channels
 from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack, unpack
 from rtnb.widgets._upload import Upload
-from rtnb.widgets.channel import Channel, Stream
+from rtnb.widgets.channel import Channel
 from tests.widgets.page import ORIGIN, Page, Socket, eventually
 from tests.widgets.scene import on_loop
 
@@ -111,8 +111,6 @@ def test_an_upload_over_the_limit_is_refused_at_its_first_piece() -> None:
 
 # --- channel, stream and page -----------------------------------------------------------------------------------------
 
-Received = list[tuple[str, dict[str, Any], list[bytes]]]
-
 
 @pytest.fixture
 async def channel() -> AsyncIterator[Channel]:
@@ -128,31 +126,35 @@ async def _ended() -> None:
         await asyncio.wait(others)
 
 
-@pytest.fixture
-def received() -> Received:
-    return []
+class Chat:
+    """A stream that keeps what it receives, and which pages join and leave."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.received: list[tuple[str, dict[str, Any], list[bytes]]] = []
+        self.changes: list[tuple[str, str]] = []
+        self.stream = channel.open_stream("chat", lambda *message: self.received.append(message))
+        self.stream.on_page = lambda *change: self.changes.append(change)
+        self.publish = self.stream.publish
+
+    @property
+    def joined(self) -> int:
+        """Number of pages that show it."""
+        return len(self.stream.joined)
 
 
 @pytest.fixture
-def chat(channel: Channel, received: Received) -> Stream:
-    return channel.open_stream("chat", lambda kind, header, buffers: received.append((kind, header, buffers)))
+def chat(channel: Channel) -> Chat:
+    return Chat(channel)
 
 
 @pytest.fixture
-def changes(chat: Stream) -> list[tuple[str, str]]:
-    changes: list[tuple[str, str]] = []
-    chat.on_page = lambda page_id, change: changes.append((page_id, change))
-    return changes
-
-
-@pytest.fixture
-async def page(channel: Channel, chat: Stream) -> Page:
+async def page(channel: Channel, chat: Chat) -> Page:
     """A page that is not connected yet."""
     return Page(channel)
 
 
 @pytest.fixture
-async def socket(page: Page, chat: Stream) -> Socket:
+async def socket(page: Page, chat: Chat) -> Socket:
     """The socket of the page, over which it has joined the chat."""
     socket = await page.open("chat")
     await eventually(lambda: chat.joined)
@@ -176,33 +178,34 @@ ELSEWHERE = "http://elsewhere.test"
 
 
 @pytest.mark.parametrize(
-    "given",
+    "origin", [None, "null", "http://localhost:8889", "https://localhost:8888", "http://evil.test", ELSEWHERE]
+)
+async def test_another_origin_than_that_of_the_page_is_refused(page: Page, origin: str | None) -> None:
+    await Page(page.channel, origin=ELSEWHERE).hello()
+    with pytest.raises(InvalidStatus, match="403"):
+        await Socket.dial(await page.hello(), page, origin=origin)
+
+
+@pytest.mark.parametrize(
+    "caller, token, connection",
     [
-        pytest.param({"token": "x" * 43}, id="wrong token"),
-        pytest.param({"token": ""}, id="no token"),
-        pytest.param({"token": "of the other"}, id="token of another page"),
-        pytest.param({"caller": "other"}, id="as another page"),
-        pytest.param({"connection": 1}, id="older connection"),
-        pytest.param({"token": "of the first"}, id="token replaced by a newer one"),
-        pytest.param({"origin": None}, id="no origin"),
-        pytest.param({"origin": "null"}, id="opaque origin"),
-        pytest.param({"origin": "http://localhost:8889"}, id="another port"),
-        pytest.param({"origin": "https://localhost:8888"}, id="another scheme"),
-        pytest.param({"origin": "http://evil.test"}, id="another site"),
-        pytest.param({"origin": ELSEWHERE}, id="origin of another page"),
+        ("page", "wrong", 2),
+        ("page", "", 2),
+        ("page", "of the other page", 2),
+        ("page", "older", 2),
+        ("page", "newest", 1),
+        ("other page", "newest", 2),
     ],
 )
-async def test_nothing_but_the_newest_token_of_the_page_and_its_origin_is_accepted(
-    page: Page, given: dict[str, Any]
-) -> None:
-    other = Page(page.channel, origin=ELSEWHERE)
-    tokens = {"of the first": (await page.hello())["token"], "of the other": (await other.hello())["token"]}
-    welcome, _ = await page.hello(), await other.hello()
-    shown = {"token": welcome["token"], "caller": page, "connection": 2, "origin": page.origin, **given}
-    welcome["token"] = tokens.get(shown["token"], shown["token"])
-    caller = other if shown["caller"] == "other" else page
+async def test_no_other_token_is_accepted(page: Page, caller: str, token: str, connection: int) -> None:
+    other = Page(page.channel)
+    tokens = {"wrong": "x" * 43, "": "", "older": (await page.hello())["token"]}
+    await other.hello()
+    welcome = await page.hello()
+    tokens |= {"newest": welcome["token"], "of the other page": (await other.hello())["token"]}
+    pages = {"page": page, "other page": other}
     with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(welcome, caller, connection=shown["connection"], origin=shown["origin"])
+        await Socket.dial({**welcome, "token": tokens[token]}, pages[caller], connection=connection)
 
 
 async def test_a_token_expires(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,12 +230,7 @@ async def test_it_listens_on_loopback_only(page: Page) -> None:
 
 @pytest.mark.parametrize(
     "switch, origin, direct, n_listening",
-    [
-        ("", ORIGIN, True, 1),
-        ("", "null", None, 0),
-        ("proxy", ORIGIN, False, 1),
-        ("messages", ORIGIN, None, 0),
-    ],
+    [("", ORIGIN, True, 1), ("", "null", None, 0), ("proxy", ORIGIN, False, 1), ("messages", ORIGIN, None, 0)],
 )
 async def test_the_switch_or_an_opaque_origin_forbids_sockets(
     page: Page, switch: str, origin: str, direct: bool | None, n_listening: int, monkeypatch: pytest.MonkeyPatch
@@ -261,21 +259,21 @@ async def test_a_misspelt_switch_is_named_in_the_cell(channel: Channel, monkeypa
 # --- delivery ---------------------------------------------------------------------------------------------------------
 
 
-async def test_messages_arrive_once_and_in_order(socket: Socket, chat: Stream, received: Received) -> None:
+async def test_messages_arrive_once_and_in_order(socket: Socket, chat: Chat) -> None:
     for i in range(100):
         chat.publish("count", {"i": i}, [bytes([i])])
     frames = [await socket.until("count") for _ in range(100)]
     assert [(frame.header, frame.buffers) for frame in frames] == [({"i": i}, [bytes([i])]) for i in range(100)]
     for i in range(100):
         await socket.send("chat", "up", {"i": i}, [b"x" * i])
-    await eventually(lambda: len(received) == 100)
-    assert [(header["i"], len(buffers[0])) for _, header, buffers in received] == [(i, i) for i in range(100)]
+    await eventually(lambda: len(chat.received) == 100)
+    assert [(header["i"], len(buffers[0])) for _, header, buffers in chat.received] == [(i, i) for i in range(100)]
 
 
-async def test_a_message_can_go_to_one_page_only(page: Page, socket: Socket, chat: Stream) -> None:
+async def test_a_message_can_go_to_one_page_only(page: Page, socket: Socket, chat: Chat) -> None:
     other = Page(page.channel)
     sockets_of = [socket, await other.open("chat")]
-    await eventually(lambda: len(chat.joined) == 2)
+    await eventually(lambda: chat.joined == 2)
     chat.publish("mine", {}, to=page.id)
     chat.publish("mine", {}, to=other.id)
     chat.publish("end", {})
@@ -294,7 +292,7 @@ async def test_handlers_run_on_the_background_loop(page: Page) -> None:
     assert set(threads) == {"rtnb-loop"}
 
 
-async def test_publishing_works_from_any_thread(socket: Socket, chat: Stream) -> None:
+async def test_publishing_works_from_any_thread(socket: Socket, chat: Chat) -> None:
     await asyncio.gather(*(asyncio.to_thread(lambda: [chat.publish("n", {}) for _ in range(50)]) for _ in range(4)))
     assert {(await socket.until("n")).stream for _ in range(200)} == {"chat"}
 
@@ -322,17 +320,15 @@ async def test_a_request_gets_the_handlers_reply(page: Page) -> None:
     assert (await socket.until("reply")).header == {"error": "The widget was closed."}
 
 
-async def test_a_failing_handler_stops_no_other(
-    page: Page, chat: Stream, received: Received, reported: list[Any]
-) -> None:
+async def test_a_failing_handler_stops_no_other(page: Page, chat: Chat, reported: list[Any]) -> None:
     page.channel.open_stream("bad", lambda *_: 1 / 0).on_page = lambda *_: 1 / 0  # type: ignore[arg-type, return-value]
     socket = await page.open("bad", "chat")
     await socket.send("bad", "k", {})
     await socket.send("chat", "k", {})
-    await eventually(lambda: received)
+    await eventually(lambda: chat.received)
     failed = "the handler of stream 'bad' failed on "
     assert [context["message"] for context in reported] == [f"{failed}'joined'", f"{failed}'k'"]
-    assert len(chat.joined) == 1
+    assert chat.joined == 1
 
 
 async def test_the_kernels_clock_is_given_to_the_page(socket: Socket) -> None:
@@ -346,7 +342,7 @@ async def test_the_kernels_clock_is_given_to_the_page(socket: Socket) -> None:
 # --- widget messages --------------------------------------------------------------------------------------------------
 
 
-async def test_a_burst_leaves_in_few_numbered_widget_messages(page: Page, chat: Stream) -> None:
+async def test_a_burst_leaves_in_few_numbered_widget_messages(page: Page, chat: Chat) -> None:
     await page.join("chat")
     await eventually(lambda: chat.joined)
     for i in range(500):
@@ -356,9 +352,7 @@ async def test_a_burst_leaves_in_few_numbered_widget_messages(page: Page, chat: 
     assert len(page.numbers) < 25
 
 
-async def test_a_widget_message_that_overtook_another_ends_the_connection(
-    page: Page, received: Received, changes: list[Any]
-) -> None:
+async def test_a_widget_message_that_overtook_another_ends_the_connection(page: Page, chat: Chat) -> None:
     await page.join("chat")
     page.send(pack("chat", "n", {"i": 0}))
     page.sent_bytes += 100  # another message is still under way, in another of the kernel's shells
@@ -367,38 +361,38 @@ async def test_a_widget_message_that_overtook_another_ends_the_connection(
     page.send(pack("chat", "n", {"i": 1}))
     await page.join("chat")
     page.send(pack("chat", "n", {"i": 3}))
-    await eventually(lambda: len(received) == 2)
-    assert [header["i"] for _, header, _ in received] == [0, 3]
-    assert changes == [(page.id, "joined")] * 2
+    await eventually(lambda: len(chat.received) == 2)
+    assert [header["i"] for _, header, _ in chat.received] == [0, 3]
+    assert chat.changes == [(page.id, "joined")] * 2
 
 
-async def test_an_unknown_page_is_made_to_connect_again(page: Page, chat: Stream) -> None:
+async def test_an_unknown_page_is_made_to_connect_again(page: Page, chat: Chat) -> None:
     page.connection = 7
     page.send(pack("chat", "n", {}))
     await eventually(lambda: page.numbers == [(7, 0)])
-    assert len(chat.joined) == 0
+    assert chat.joined == 0
 
 
 # --- reconnections ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_page_that_connects_again_joins_again(page: Page, chat: Stream, changes: list[Any]) -> None:
+async def test_a_page_that_connects_again_joins_again(page: Page, chat: Chat) -> None:
     other = page.channel.open_stream("other", lambda *_: None)
-    other.on_page = lambda page_id, change: changes.append((page_id, f"other {change}"))
+    other.on_page = lambda page_id, change: chat.changes.append((page_id, f"other {change}"))
     socket = await page.open("chat", "other")
     await eventually(lambda: other.joined)
     socket.connection.transport.abort()
-    await eventually(lambda: len(chat.joined) == 0)
+    await eventually(lambda: chat.joined == 0)
     chat.publish("n", {"i": 1})
     again = await page.open("chat")
     await eventually(lambda: chat.joined)
     chat.publish("n", {"i": 2})
     assert (await again.until("n")).header == {"i": 2}, "nothing is kept; the snapshot replaces it"
-    assert changes == [(page.id, what) for what in ("joined", "other joined", "other left", "joined")]
+    assert chat.changes == [(page.id, what) for what in ("joined", "other joined", "other left", "joined")]
     assert page.channel.status == ("direct", 1)
 
 
-async def test_a_new_connection_replaces_the_last(page: Page, socket: Socket, received: Received) -> None:
+async def test_a_new_connection_replaces_the_last(page: Page, socket: Socket, chat: Chat) -> None:
     await page.join("chat")
     assert await socket.close_code() == 1000
     page.connection -= 1
@@ -406,13 +400,13 @@ async def test_a_new_connection_replaces_the_last(page: Page, socket: Socket, re
     page.connection += 1
     page.sent_bytes = page.sent_bytes - len(pack("chat", "old", {}))
     page.send(pack("chat", "new", {}))
-    await eventually(lambda: received)
-    assert [kind for kind, *_ in received] == ["new"]
+    await eventually(lambda: chat.received)
+    assert [kind for kind, *_ in chat.received] == ["new"]
     assert page.channel.status == ("messages", 1)
 
 
 async def test_a_slow_page_costs_bounded_memory_and_joins_again(
-    page: Page, chat: Stream, changes: list[Any], monkeypatch: pytest.MonkeyPatch
+    page: Page, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channels, "QUEUE_BYTES", 2**20)
     socket = await page.open("chat")
@@ -421,7 +415,7 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
     for i in range(3000):
         chat.publish("n", {"i": i}, [bytes(10_000)])
         await asyncio.sleep(0)
-    await eventually(lambda: len(chat.joined) == 0)
+    await eventually(lambda: chat.joined == 0)
     assert page.channel.pages[page.id].queued_bytes < 1000
     socket.connection.transport.resume_reading()
     await socket.until("rejoin")
@@ -429,7 +423,7 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
     await eventually(lambda: chat.joined)
     chat.publish("snapshot", {})
     assert (await socket.frame()).kind == "snapshot"
-    assert changes == [(page.id, "joined")] * 2
+    assert chat.changes == [(page.id, "joined")] * 2
 
 
 @pytest.mark.parametrize(
@@ -445,17 +439,17 @@ async def test_nonsense_closes_the_socket(socket: Socket, nonsense: bytes | str,
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-async def test_listeners_know_when_pages_join_and_leave(page: Page, chat: Stream, changes: list[Any]) -> None:
+async def test_listeners_know_when_pages_join_and_leave(page: Page, chat: Chat) -> None:
     two = Page(page.channel)
     socket = await page.open("chat")
     await two.join("chat")
-    await eventually(lambda: len(chat.joined) == 2)
+    await eventually(lambda: chat.joined == 2)
     await socket.connection.close(1001)  # as a browser does when its tab is closed or reloaded
-    await eventually(lambda: len(chat.joined) == 1)
+    await eventually(lambda: chat.joined == 1)
     two.say("bye")
-    await eventually(lambda: len(changes) == 4)
-    assert len(chat.joined) == 0
-    assert changes == [(page.id, "joined"), (two.id, "joined"), (page.id, "left"), (two.id, "left")]
+    await eventually(lambda: len(chat.changes) == 4)
+    assert chat.joined == 0
+    assert chat.changes == [(page.id, "joined"), (two.id, "joined"), (page.id, "left"), (two.id, "left")]
 
 
 async def test_one_page_is_active_and_another_can_claim_it(page: Page) -> None:
@@ -471,7 +465,7 @@ async def test_one_page_is_active_and_another_can_claim_it(page: Page) -> None:
 
 @pytest.mark.parametrize("others, patience_s", [(True, 25), (False, 120)])
 async def test_a_silent_page_is_forgotten(
-    page: Page, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
+    page: Page, chat: Chat, others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel waits longer where it hears no page at all: it may be blocked itself."""
     monkeypatch.setattr(channels, "PING_S", 0.02)
@@ -483,19 +477,19 @@ async def test_a_silent_page_is_forgotten(
     pinged = len(page.numbers)
     await eventually(lambda: len(page.numbers) > pinged + 3)
     channel.pages[page.id].heard_s -= 11
-    await eventually(lambda: len(chat.joined) == 0)
-    assert changes == [(page.id, "joined"), (page.id, "left")]
+    await eventually(lambda: chat.joined == 0)
+    assert chat.changes == [(page.id, "joined"), (page.id, "left")]
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_the_last_stream_leaves_nothing_behind(page: Page, socket: Socket, chat: Stream) -> None:
+async def test_closing_the_last_stream_leaves_nothing_behind(page: Page, socket: Socket, chat: Chat) -> None:
     channel = page.channel
     await Page(channel).join("chat")
     other = channel.open_stream("other", lambda *_: None)
-    chat.close()
-    chat.close()
+    chat.stream.close()
+    chat.stream.close()
     assert channel.status.kind == "direct"
     other.close()
     assert await socket.close_code() in (1000, 1001)
@@ -508,15 +502,15 @@ async def test_closing_the_last_stream_leaves_nothing_behind(page: Page, socket:
     assert channel.status.kind == "direct"
 
 
-async def test_the_channel_survives_a_restart_of_the_loop(page: Page, socket: Socket, chat: Stream) -> None:
+async def test_the_channel_survives_a_restart_of_the_loop(page: Page, socket: Socket, chat: Chat) -> None:
     await Page(page.channel).join("chat")
-    await eventually(lambda: len(chat.joined) == 2)
+    await eventually(lambda: chat.joined == 2)
     await asyncio.to_thread(shared_loop().stop)
     chat.publish("n", {})
     assert not shared_loop().running, "a message to a page starts no thread"
     assert await socket.close_code()
     await page.open("chat")
-    await eventually(lambda: len(chat.joined) == 1)
+    await eventually(lambda: chat.joined == 1)
     assert page.channel.status == ("direct", 1)
 
 

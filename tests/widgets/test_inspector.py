@@ -29,6 +29,12 @@ from tests.widgets.page import Page, eventually
 IDS: dict[str, Any] = {"response_id": "resp_1", "item_id": "item_1", "output_index": 0, "content_index": 0}
 
 
+def record(log: EventLog, count: int = 1) -> None:
+    """Record small events, one a second."""
+    for _ in range(count):
+        log.record("sent", events.InputAudioBufferClear(), monotonic_s=log.next_number, wall_time=0.0)
+
+
 def log_of(*listed: Event) -> EventLog:
     log = EventLog()
     for number, event in enumerate(listed):
@@ -101,7 +107,7 @@ def test_events_that_the_log_drops_are_left_out_if_unread_and_else_named_as_such
     log = EventLog(limit_bytes=20_000)
     rows = EventRows(log)
     for number in range(100):
-        log.record("sent", events.InputAudioBufferClear(event_id=f"e{number}"), monotonic_s=number, wall_time=0.0)
+        record(log)
         if number < read:
             rows.read(10)
     dropped = log.dropped.events
@@ -202,11 +208,6 @@ CREATE = {"type": "response.create", "event_id": "e1"}
 async def ask(inspector: EventInspector, kind: str, **header: Any) -> Any:
     """Return the reply to a request of the page."""
     return await inspector._on_message(kind, header, [])
-
-
-def record(log: EventLog, count: int = 1) -> None:
-    for _ in range(count):
-        log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
 
 
 def test_a_list_a_log_and_a_file_are_the_same(tmp_path: Path) -> None:

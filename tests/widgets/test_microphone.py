@@ -18,9 +18,9 @@ from rtnb.protocol.values import AudioFormat
 from rtnb.widgets import Microphone
 from rtnb.widgets.microphone import LATE_MS, QUEUE_FRAMES, STALE_MS, AudioSender, play_frames
 from tests.client.peer import Peer
-from tests.client.service import Clock
 from tests.widgets.page import eventually
 from tests.widgets.scene import Scene, on_loop, turn
+from tests.widgets.service import Clock
 
 FRAME = np.arange(480, dtype="<i2").tobytes()
 SAMPLES = decode_pcm16(FRAME)
@@ -283,13 +283,8 @@ async def test_an_interrupted_cell_ends_its_recording(microphone: Microphone) ->
 
 def test_options_show_and_set_the_traits(microphone: Microphone, page: FakePage) -> None:
     device, mode, *boxes = microphone.options.children
-    assert {box.description: box.value for box in boxes} == {
-        "Mute (send silence)": False,
-        "Echo cancellation": True,
-        "Noise suppression": True,
-        "Automatic gain control": True,
-        "Keep on while the tab is hidden": False,
-    }
+    assert [box.value for box in boxes] == [False, True, True, True, False]
+    assert boxes[0].description == "Mute (send silence)"
     boxes[1].value = False
     mode.value = "push to talk"
     assert (microphone.echo_cancellation, microphone.mode) == (False, "push to talk")

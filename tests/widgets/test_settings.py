@@ -31,7 +31,7 @@ CONTROLS = [TurnDetectionControl, AnswerControl, ListeningControl, InstructionsC
 both_dialects = pytest.mark.parametrize("simulator", ["ga", "preview"], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes are sent by `apply` only, however long a test takes to make them."""
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
@@ -184,7 +184,6 @@ async def test_knobs_show_what_is_in_force_also_by_code_and_beyond_their_sliders
 
 
 @both_dialects
-@pytest.mark.usefixtures("by_hand")
 async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
     panel = await ready(SettingsPanel(session))
     assert panel.turn_detection.silence_duration_ms == session.config.turn_detection.silence_duration_ms  # type: ignore[union-attr]
@@ -205,7 +204,6 @@ async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Sess
     assert set(table["status"]) == {"applied"}
 
 
-@pytest.mark.usefixtures("by_hand")
 async def test_a_slider_that_slides_is_sent_once_when_it_rests(session: rtnb.Session, monkeypatch: Any) -> None:
     control = await ready(TurnDetectionControl(session))
     for value in range(300, 590, 10):
@@ -218,7 +216,6 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(session: rtnb.Ses
     assert update.turn_detection == ServerVad(silence_duration_ms=590)
 
 
-@pytest.mark.usefixtures("by_hand")
 async def test_a_change_taken_back_sends_nothing_and_leaves_no_status(session: rtnb.Session) -> None:
     control = await ready(AnswerControl(session))
     before = control.voice
@@ -305,7 +302,6 @@ async def test_applied_is_shown_for_a_while_and_then_the_help_again(session: rtn
         assert status_of(control, "speed") == "applied"
 
 
-@pytest.mark.usefixtures("by_hand")
 async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_session(session: rtnb.Session) -> None:
     await session.ask("Hello!")
     panel = await ready(SettingsPanel(session))
@@ -354,9 +350,9 @@ async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, re
         assert getattr(control, name) == effective
 
 
-async def test_an_update_without_a_reply_is_not_confirmed_and_the_next_one_is_sent_meanwhile() -> None:
+async def test_while_an_update_waits_for_its_reply_the_next_one_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 0.0)
     async with Peer(drop={"session.updated": 1}) as peer, with_peer(peer) as session:
-        session.request_timeout_s = 30.0
         panel = await ready(SettingsPanel(session))
         panel.answer.speed = 1.2
         await eventually(lambda: updates(session))
@@ -473,7 +469,6 @@ def test_a_closed_control_leaves_no_widget(cls: Any) -> None:
     assert repr(control) == f"<{cls.__name__}>"
 
 
-@pytest.mark.usefixtures("by_hand")
 async def test_a_closed_control_leaves_no_task_timer_or_subscription() -> None:
     async with Peer(drop={"session.updated": 1}) as peer, with_peer(peer) as session:
         before, subscribers = at_work(), session.log._subscribers

@@ -19,9 +19,9 @@ from rtnb.targets import connect
 from rtnb.trace import Trace, keep
 from rtnb.transport import TargetFacts
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
-from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
 from tests.widgets.page import Page, eventually
+from tests.widgets.service import Clock, ScriptedTarget
 
 # --- the session over a data channel ----------------------------------------------------------------------------------
 
