@@ -71,56 +71,39 @@ def click(panel: SettingsPanel, text: str) -> None:
     next(button for button in row.children if button.description == text).click()
 
 
-def config(panel: SettingsPanel) -> Any:
-    assert panel.updater.session is not None
-    return panel.updater.session.config
-
-
-async def test_presets_set_the_knobs_of_a_panel(panel: SettingsPanel) -> None:
+async def test_presets_set_the_knobs_of_a_panel(session: rtnb.Session, panel: SettingsPanel) -> None:
     panel.presets.name.value = "as it was"
     click(panel, "Save settings")
     assert Path("presets/as it was.json").is_file()
     panel.turn_detection.type, panel.instructions.text = "none", "Be slow."
     await panel.updater.apply()
-    assert config(panel).turn_detection is None
+    assert session.config.turn_detection is None
 
     panel.presets.text.value = Path("presets/as it was.json").read_text()
     click(panel, "Use preset")
     await panel.updater.apply()
-    assert config(panel).turn_detection.type == "server_vad"
+    assert isinstance(session.config.turn_detection, rtnb.ServerVad)
     panel.presets.text.value = EAGER.to_json()
     assert "silence_duration_ms" in panel.presets._message.value
     click(panel, "Use preset")
     await panel.updater.apply()
-    assert config(panel).turn_detection.silence_duration_ms == 100
-    assert config(panel).instructions == "Be quick."
+    assert session.config.turn_detection.silence_duration_ms == 100
+    assert session.config.instructions == "Be quick."
 
 
-async def test_a_chosen_name_shows_its_preset_and_the_difference(panel: SettingsPanel) -> None:
-    Preset("eager", EAGER.settings).save("presets")
+async def test_a_chosen_preset_and_its_difference_are_shown_as_text(panel: SettingsPanel) -> None:
+    strange = Preset("of somebody else", {"instructions": "<img src=x onerror=alert(1)>"})
+    strange.save("presets")
     panel.presets._list()
-    panel.presets.name.value = "eager"
-    assert Preset.from_json(panel.presets.text.value).settings == EAGER.settings
-    assert "Be quick." in panel.presets._message.value
-
-
-def shared(session: dict[str, Any]) -> str:
-    """A preset as somebody else may write it."""
-    return json.dumps({"rtnb_preset": 1, "name": "x", "session": session})
-
-
-async def test_a_preset_of_somebody_else_is_shown_as_text(panel: SettingsPanel) -> None:
-    panel.presets.text.value = shared({"instructions": "<img src=x onerror=alert(1)>"})
+    panel.presets.name.value = strange.name
+    assert Preset.from_json(panel.presets.text.value) == strange
     assert "<img" not in panel.presets._message.value
     assert "&lt;img" in panel.presets._message.value
 
 
 @pytest.mark.parametrize(
     "text, error",
-    [
-        ("nonsense", "not a preset"),
-        (shared({"audio": {"output": {"speed": "fast"}}}), "Speed cannot be fast"),
-    ],
+    [("nonsense", "not a preset"), (Preset("x", {"audio.output.speed": "fast"}).to_json(), "Speed cannot be fast")],
 )
 async def test_a_preset_that_cannot_be_used_shows_the_reason(panel: SettingsPanel, text: str, error: str) -> None:
     panel.presets.text.value = text

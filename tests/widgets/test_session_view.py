@@ -118,8 +118,8 @@ async def test_another_session_starts_anew() -> None:
     first, second = EventLog(), EventLog()
     cleared(first, 3)
     cleared(second, 2)
-    view = Taker(first)
-    for log in (second, first, second):
+    view = Taker()
+    for log in (first, second, first, second):
         view.session = log
     await eventually(lambda: view.numbers == [0, 1])
     cleared(first, 1)

@@ -43,6 +43,13 @@ async def ready(control: Any) -> Any:
     return control
 
 
+async def change(control: Any, **knobs: Any) -> Any:
+    """Set knobs, send them, and return the outcome."""
+    for name, value in knobs.items():
+        setattr(control, name, value)
+    return await control.apply()
+
+
 def with_peer(peer: Peer) -> Any:
     return rtnb.connect(rtnb.Custom(peer.url, api_key="k" * 20))
 
@@ -137,8 +144,7 @@ async def test_a_confirmation_during_a_change_does_not_undo_it(session: rtnb.Ses
     await eventually(lambda: control.updater._seen is session.config)
     # As the background loop may do it, between the change and its request.
     control.observe(lambda _: control.refresh(), "type")
-    control.type = "none"
-    await control.apply()
+    await change(control, type="none")
     assert control.type == "none"
     assert session.config.turn_detection is None
 
@@ -238,15 +244,12 @@ async def test_changes_before_there_is_a_session_are_sent_when_there_is_one(sess
 @both_dialects
 async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Session) -> None:
     control = TurnDetectionControl(session)
-    control.type = "none"
-    await control.apply()
+    await change(control, type="none")
     assert session.config.turn_detection is None
     assert status_of(control, "type") == "applied"
     assert not any(control.available(name) for name in control.knobs() if name != "type")
 
-    control.type = "semantic_vad"
-    control.eagerness = "low"
-    await control.apply()
+    await change(control, type="semantic_vad", eagerness="low")
     assert isinstance(session.config.turn_detection, SemanticVad)
     assert session.config.turn_detection.eagerness == "low"
     assert control.available("eagerness")
@@ -260,8 +263,7 @@ async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Sessi
 )
 async def test_a_knob_of_one_dialect_is_sent_only_there(session: rtnb.Session, status: str, reason: str) -> None:
     answer = await ready(AnswerControl(session))
-    answer.temperature = 1.0
-    table = await answer.apply()
+    table = await change(answer, temperature=1.0)
     assert tuple(table.loc["temperature"])[2:] == (status, reason)
     assert shown(answer, "temperature") == (f"{status}: {reason}" if reason else status)
     assert len(updates(session)) == (status == "applied")
@@ -272,18 +274,15 @@ async def test_a_knob_of_one_dialect_is_sent_only_there(session: rtnb.Session, s
 async def test_transcription_has_two_switches(session: rtnb.Session, name: str, on: Any, off: Any) -> None:
     listening = await ready(ListeningControl(session))
     assert (listening.transcribe, listening.available("model")) == (False, False)
-    setattr(listening, name, on)
-    listening.language, listening.noise_reduction = "en", "near_field"
-    assert set((await listening.apply())["status"]) == {"applied"}
+    table = await change(listening, **{name: on}, language="en", noise_reduction="near_field")
+    assert set(table["status"]) == {"applied"}
     heard: Any = session.config.audio.input  # type: ignore[union-attr]
     assert heard.transcription == Transcription(model="whisper-1", language="en")
     assert heard.noise_reduction.type == "near_field"
     assert shown(listening, "transcribe") == "applied"
     assert listening.available("model")
 
-    setattr(listening, name, off)
-    listening.noise_reduction = "off"
-    await listening.apply()
+    await change(listening, **{name: off}, noise_reduction="off")
     assert not listening.transcribe
     heard = session.config.audio.input  # type: ignore[union-attr]
     assert (heard.transcription, heard.noise_reduction) == (None, None)
@@ -343,8 +342,7 @@ async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, re
 
     async with Peer(script=change) as peer, with_peer(peer) as session:
         control = AnswerControl(session)
-        setattr(control, name, requested)
-        table = await control.apply()
+        table = await change(control, **{name: requested})
         assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
         assert shown(control, name) == f"changed by the service: {requested} → {effective}"
         assert getattr(control, name) == effective
@@ -368,14 +366,12 @@ async def test_a_timed_out_update_leaves_the_knobs_usable() -> None:
         await eventually(lambda: control.effective("speed") == 1.0)
         peer.drop["session.updated"] = 1
         session.request_timeout_s = 0.05
-        control.speed = 1.2
-        table = await control.apply()
+        table = await change(control, speed=1.2)
         assert table.loc["audio.output.speed", "status"] == "not confirmed"
         assert shown(control, "speed") == "not confirmed: session.update: no session.updated within 0.05 s"
         assert control.speed == 1.0
         session.request_timeout_s = 15.0
-        control.speed = 1.3
-        assert (await control.apply()).loc["audio.output.speed", "status"] == "applied"
+        assert (await change(control, speed=1.3)).loc["audio.output.speed", "status"] == "applied"
 
 
 async def test_a_session_whose_loop_has_stopped_leaves_no_endless_pending() -> None:
@@ -384,8 +380,7 @@ async def test_a_session_whose_loop_has_stopped_leaves_no_endless_pending() -> N
             return await with_peer(peer)  # type: ignore[no-any-return]
 
     control = AnswerControl(await asyncio.to_thread(asyncio.run, elsewhere()))
-    control.speed = 1.2
-    table = await control.apply()
+    table = await change(control, speed=1.2)
     assert table.loc["audio.output.speed", "status"] in ("not sent", "not confirmed", "pending")
     assert shown(control, "speed") != "sending"
 
@@ -394,8 +389,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
     refusal = failure("bad", f"no {HOSTILE} sk-c0ffee5ec2e7c0ffee5ec2e7", param="session.audio.output.speed")
     async with Peer(refuse={"session.update": [refusal]}) as peer, with_peer(peer) as session:
         control = AnswerControl(session)
-        control.speed = 1.2
-        await control.apply()
+        await change(control, speed=1.2)
         assert status_of(control, "speed") == "refused"
         note = control._notes["speed"].value
         assert "<img" not in note
@@ -408,8 +402,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
 @pytest.mark.parametrize("name", TURN_PRESETS)
 async def test_a_preset_sets_its_knobs_and_its_button_is_pressed(name: str, session: rtnb.Session) -> None:
     control = await ready(TurnDetectionControl(session))
-    control.threshold = 0.8
-    await control.apply()
+    await change(control, threshold=0.8)
     assert control._presets.selected == ""
     control._presets._handle_custom_msg({"preset": name}, [])  # as the page does
     await control.apply()
