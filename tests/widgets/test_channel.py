@@ -156,9 +156,7 @@ async def page(channel: Channel, chat: Chat) -> Page:
 @pytest.fixture
 async def socket(page: Page, chat: Chat) -> Socket:
     """The socket of the page, over which it has joined the chat."""
-    socket = await page.open("chat")
-    await eventually(lambda: chat.joined)
-    return socket
+    return await page.open("chat")
 
 
 # --- who gets in ------------------------------------------------------------------------------------------------------
@@ -273,7 +271,6 @@ async def test_messages_arrive_once_and_in_order(socket: Socket, chat: Chat) -> 
 async def test_a_message_can_go_to_one_page_only(page: Page, socket: Socket, chat: Chat) -> None:
     other = Page(page.channel)
     sockets_of = [socket, await other.open("chat")]
-    await eventually(lambda: chat.joined == 2)
     chat.publish("mine", {}, to=page.id)
     chat.publish("mine", {}, to=other.id)
     chat.publish("end", {})
@@ -344,7 +341,6 @@ async def test_the_kernels_clock_is_given_to_the_page(socket: Socket) -> None:
 
 async def test_a_burst_leaves_in_few_numbered_widget_messages(page: Page, chat: Chat) -> None:
     await page.join("chat")
-    await eventually(lambda: chat.joined)
     for i in range(500):
         chat.publish("n", {"i": i})
     assert [(await page.until("n")).header["i"] for _ in range(500)] == list(range(500))
@@ -380,12 +376,10 @@ async def test_a_page_that_connects_again_joins_again(page: Page, chat: Chat) ->
     other = page.channel.open_stream("other", lambda *_: None)
     other.on_page = lambda page_id, change: chat.changes.append((page_id, f"other {change}"))
     socket = await page.open("chat", "other")
-    await eventually(lambda: other.joined)
     socket.connection.transport.abort()
     await eventually(lambda: chat.joined == 0)
     chat.publish("n", {"i": 1})
     again = await page.open("chat")
-    await eventually(lambda: chat.joined)
     chat.publish("n", {"i": 2})
     assert (await again.until("n")).header == {"i": 2}, "nothing is kept; the snapshot replaces it"
     assert chat.changes == [(page.id, what) for what in ("joined", "other joined", "other left", "joined")]
@@ -410,7 +404,6 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
 ) -> None:
     monkeypatch.setattr(channels, "QUEUE_BYTES", 2**20)
     socket = await page.open("chat")
-    await eventually(lambda: chat.joined)
     socket.connection.transport.pause_reading()
     for i in range(3000):
         chat.publish("n", {"i": i}, [bytes(10_000)])
@@ -443,7 +436,6 @@ async def test_listeners_know_when_pages_join_and_leave(page: Page, chat: Chat) 
     two = Page(page.channel)
     socket = await page.open("chat")
     await two.join("chat")
-    await eventually(lambda: chat.joined == 2)
     await socket.connection.close(1001)  # as a browser does when its tab is closed or reloaded
     await eventually(lambda: chat.joined == 1)
     two.say("bye")
@@ -471,7 +463,6 @@ async def test_a_silent_page_is_forgotten(
     monkeypatch.setattr(channels, "PING_S", 0.02)
     channel = page.channel
     await page.join("chat")
-    await eventually(lambda: chat.joined)
     channel.pages[page.id].heard_s -= patience_s - 10
     channel.heard_s -= 0 if others else patience_s - 10
     pinged = len(page.numbers)
@@ -504,13 +495,11 @@ async def test_closing_the_last_stream_leaves_nothing_behind(page: Page, socket:
 
 async def test_the_channel_survives_a_restart_of_the_loop(page: Page, socket: Socket, chat: Chat) -> None:
     await Page(page.channel).join("chat")
-    await eventually(lambda: chat.joined == 2)
     await asyncio.to_thread(shared_loop().stop)
     chat.publish("n", {})
     assert not shared_loop().running, "a message to a page starts no thread"
     assert await socket.close_code()
     await page.open("chat")
-    await eventually(lambda: chat.joined == 1)
     assert page.channel.status == ("direct", 1)
 
 

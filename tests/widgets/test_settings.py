@@ -334,13 +334,13 @@ async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_sess
 
 @pytest.mark.parametrize("name, requested, effective", [("speed", 1.4, 1.1), ("voice", "cedar", "marin")])
 async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, requested: Any, effective: Any) -> None:
-    def change(messages: list[Message]) -> list[Message]:
+    def script(messages: list[Message]) -> list[Message]:
         for message in messages:
             if message["type"] == "session.updated":
                 message["session"]["audio"]["output"][name] = effective
         return messages
 
-    async with Peer(script=change) as peer, with_peer(peer) as session:
+    async with Peer(script=script) as peer, with_peer(peer) as session:
         control = AnswerControl(session)
         table = await change(control, **{name: requested})
         assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
