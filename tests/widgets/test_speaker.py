@@ -86,3 +86,5 @@ async def test_audio_on_a_page_that_plays_nothing_does_not_count_as_heard(
     await eventually(lambda: scene.session.playback._tracks[item].reported_ms == 0)
     assert scene.session.playback.heard_ms(item) == 0
     assert speaker.feed.speaker_plays is False
+    page.say("bye")
+    await eventually(lambda: speaker.state == "no page")
