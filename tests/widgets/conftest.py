@@ -55,7 +55,7 @@ async def page(monkeypatch: pytest.MonkeyPatch) -> Page:
 
 @pytest.fixture
 def reported() -> Iterator[list[dict[str, Any]]]:
-    """What the background loop reports of failed handlers."""
+    """Reports of the background loop about failed handlers."""
     reported: list[dict[str, Any]] = []
 
     def listen(handler: Any) -> None:

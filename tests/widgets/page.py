@@ -30,7 +30,7 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> A
 
 
 class Page:
-    """One browser page of a channel in this process."""
+    """Browser page of a channel, in this process."""
 
     def __init__(self, channel: Channel, *, origin: str = ORIGIN) -> None:
         self.id = secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""What every widget of ours does, and what all of the page's sources have in common."""
+"""Behaviour that all widgets share, and words that no source of the page has."""
 
 import re
 import subprocess

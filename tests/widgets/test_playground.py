@@ -1,4 +1,4 @@
-"""The playground without a page: driven from Python, closed, run again, and what goes wrong said in words."""
+"""The playground without a page: driven from Python, closed, run again, and its errors."""
 
 import asyncio
 import io
@@ -73,7 +73,7 @@ async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simula
     playground = Playground(simulator, microphone=quiet + list(question), turn_detection=detection)
     assert playground.session.id
     microphone: Any = playground.microphone
-    assert microphone.counts["captured"] == 0  # off until somebody starts it
+    assert microphone.counts["captured"] == 0  # off until it is started
     started_s = time.monotonic()
     microphone.start()
     await eventually(lambda: [turn for turn in playground.latency.turns if turn.first_audible_s], 20)
@@ -276,7 +276,7 @@ async def test_the_connection_alone_shows_a_session_and_ends_it(session: rtnb.Se
 
 
 def upload(bar: MessageBar, sound: bytes, *, piece_bytes: int = 50_000) -> None:
-    """Send a sound file as the page does."""
+    """Send a sound file in pieces, like a page."""
     for at in range(0, len(sound), piece_bytes):
         header = {"upload": {"id": "u", "at": at, "size": len(sound)}}
         shared_loop().call_soon(bar._on_message, "sound", header, [sound[at : at + piece_bytes]])

@@ -92,7 +92,7 @@ async def test_presets_set_the_knobs_of_a_panel(session: rtnb.Session, panel: Se
 
 
 async def test_a_chosen_preset_and_its_difference_are_shown_as_text(panel: SettingsPanel) -> None:
-    strange = Preset("of somebody else", {"instructions": "<img src=x onerror=alert(1)>"})
+    strange = Preset("of a stranger", {"instructions": "<img src=x onerror=alert(1)>"})
     strange.save("presets")
     panel.presets._list()
     panel.presets.name.value = strange.name
