@@ -44,19 +44,19 @@ def changed(**numbers: tuple[int, str, int]) -> bytes:
     return bytes(data)
 
 
-FORMATS = [
-    (GOOD, LEVELS, 0),
-    *((made(LEVELS, subtype=kind), LEVELS, 0) for kind in ("PCM_U8", "PCM_24", "PCM_32")),
-    *((made([*LEVELS, 2], subtype=kind), [*LEVELS, 2], 0) for kind in ("FLOAT", "DOUBLE")),
-    *((made(LEVELS, subtype=kind), LEVELS, 0.02) for kind in ("ALAW", "ULAW")),
-    *((made([[0.5, 0.0], [-0.5, -0.5]], form=form), [0.25, -0.5], 0) for form in ("WAV", "FLAC", "WAVEX")),
-    (made(np.zeros((1, 300))), [0], 0),
-    (made([]), [], 0),
-    (GOOD[:-3], [0, 0.5], 0),  # what a cut-off file still has
-]
+FORMATS = {
+    "16-bit PCM": (GOOD, LEVELS, 0),
+    **{kind: (made(LEVELS, subtype=kind), LEVELS, 0) for kind in ("PCM_U8", "PCM_24", "PCM_32")},
+    **{kind: (made([*LEVELS, 2], subtype=kind), [*LEVELS, 2], 0) for kind in ("FLOAT", "DOUBLE")},
+    **{kind: (made(LEVELS, subtype=kind), LEVELS, 0.02) for kind in ("ALAW", "ULAW")},
+    **{form: (made([[0.5, 0.0], [-0.5, -0.5]], form=form), [0.25, -0.5], 0) for form in ("WAV", "FLAC", "WAVEX")},
+    "300 channels": (made(np.zeros((1, 300))), [0], 0),
+    "no sample": (made([]), [], 0),
+    "cut off": (GOOD[:-3], [0, 0.5], 0),
+}
 
 
-@pytest.mark.parametrize("data, expected, within", FORMATS)
+@pytest.mark.parametrize("data, expected, within", FORMATS.values(), ids=FORMATS)
 def test_formats(data: bytes, expected: list[float], within: float) -> None:
     audio, rate_hz = read_wav(data)
     assert audio.dtype == np.float32
@@ -70,19 +70,19 @@ def test_a_writer_that_did_not_know_the_size(size: int) -> None:
     assert read_wav(data)[0].tolist() == LEVELS
 
 
-NO_SOUND_FILES = [
-    (b"", "no sound file"),
-    (b"an essay", "no sound file"),
-    (GOOD[:36], "No 'data' chunk"),
-    (changed(channels=(CHANNELS, "<H", 0)), "Channel count is zero"),
-    (changed(rate=(RATE, "<I", 0)), "no sound file"),
-    (changed(tag=(TAG, "<H", 0x1234)), "no sound file"),
-    (made([float("nan")], subtype="FLOAT"), "sample 0 is nan"),
-    (made([1e300], subtype="DOUBLE"), "sample 0 is inf"),
-]
+NO_SOUND_FILES = {
+    "empty": (b"", "no sound file"),
+    "text": (b"an essay", "no sound file"),
+    "no data": (GOOD[:36], "No 'data' chunk"),
+    "no channel": (changed(channels=(CHANNELS, "<H", 0)), "Channel count is zero"),
+    "no rate": (changed(rate=(RATE, "<I", 0)), "no sound file"),
+    "unknown coding": (changed(tag=(TAG, "<H", 0x1234)), "no sound file"),
+    "not a number": (made([float("nan")], subtype="FLOAT"), "sample 0 is nan"),
+    "too large": (made([1e300], subtype="DOUBLE"), "sample 0 is inf"),
+}
 
 
-@pytest.mark.parametrize("data, reason", NO_SOUND_FILES)
+@pytest.mark.parametrize("data, reason", NO_SOUND_FILES.values(), ids=NO_SOUND_FILES)
 def test_refusals_name_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(AudioError) as refused:
         read_wav(data)
