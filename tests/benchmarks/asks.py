@@ -10,6 +10,7 @@ Long session: the same question 3,000 times. The first 100 asks are the floor of
 """
 
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -69,9 +70,10 @@ async def first_audio_ms(target: rtnb.Azure, line: dict[str, Any], turns: int) -
     ):
         session.playback.assume_real_time = False
         asks = {"rtnb": partial(first_ms_of_rtnb, session), "bare websockets": partial(first_ms_by_hand, socket)}
-        for number in range(WARM_UP + turns):
-            for name in sorted(asks, reverse=number % 2 > 0):  # each begins every second time
-                waits[name].append(await asks[name](f"This is sentence number {10_000 + number} for {name}."))
+        numbers = itertools.count(10_000)
+        for turn in range(WARM_UP + turns):
+            for name in sorted(asks, reverse=turn % 2 > 0):  # each begins every second time
+                waits[name].append(await asks[name](f"This is sentence number {next(numbers)}."))
     return {name: statistics.median(values[WARM_UP:]) for name, values in waits.items()}
 
 
