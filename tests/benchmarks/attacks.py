@@ -35,7 +35,7 @@ OUTSIDE = '{"type":"response.create","response":{"conversation":"none"}}'
 
 @contextlib.asynccontextmanager
 async def socket(line: Line) -> Any:
-    """One session, its first event read."""
+    """Open a session and read its first event."""
     async with (
         aiohttp.ClientSession(headers={"api-key": line["key"]}) as http,
         http.ws_connect(f"{line['ga']}/realtime?model=m", max_msg_size=0) as ws,
@@ -172,7 +172,7 @@ def _attack(name: str, line: Line) -> None:
 
 
 async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
-    """One attack; how late the deltas of a conversation came from its start to its end."""
+    """Run one attack; return how late the deltas of a conversation came meanwhile."""
     texts = messages(100)
     speech = texts[:35] + texts[-1:] * 45  # a turn every 8 s
     attacker = multiprocessing.get_context("spawn").Process(target=_attack, args=(name, line), daemon=True)

@@ -24,7 +24,7 @@ SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": HOMEWORK}]}
 
 @dataclass
 class Seen:
-    """What one student saw."""
+    """Observations of one student."""
 
     asked: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ async def hold_class(line: dict[str, Any], seconds: float) -> list[Seen]:
 
 
 def measure(n_students: int, seconds: float, voice: str) -> tuple[dict[str, float], list[str]]:
-    """One class: its figures, and what went wrong."""
+    """Hold one class; return its figures, and what went wrong."""
     with tempfile.TemporaryDirectory() as folder:
         scenario = Path(folder, "scenario.json")
         scenario.write_text(json.dumps(SCENARIO))

@@ -1,4 +1,4 @@
-"""Do the promises of `rtnb.recommend` hold? ``python -m tests.benchmarks.coverage`` (``--runs 60``: quick)
+"""Check of the promises of `rtnb.recommend`: ``python -m tests.benchmarks.coverage`` (``--runs 60``: quick)
 
 Simulates recordings whose true rates are known, chooses a setting from each, and counts: how often a setting is shown,
 how often a shown one is over budget in truth (with the upper 95 % bound of that rate), and how often each interval
@@ -33,7 +33,7 @@ ROOM_H = 0.05
 
 @dataclass(frozen=True)
 class Scenario:
-    """How recordings come about; the grid has 782 settings where nothing else is said."""
+    """Recipe for recordings; the grid has 782 settings unless it is small."""
 
     name: str
     groups: int

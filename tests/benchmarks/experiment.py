@@ -39,7 +39,7 @@ async def many(n_runs: int) -> str:
 
 
 def sound_begins_s(row: Any) -> float | None:
-    """When the sound of a sent piece began: a piece is sent when it has been spoken to its end."""
+    """Return when the sound of a sent piece began: a piece is sent when it has been spoken to its end."""
     if row.type != "input_audio_buffer.append":
         return None
     pcm = np.frombuffer(row.event.audio, np.int16)
@@ -48,7 +48,7 @@ def sound_begins_s(row: Any) -> float | None:
 
 
 def interruption_ms(run: rtnb.experiments.Run) -> float:
-    """When the caller began to speak over the answer, after the first of its deltas."""
+    """Return when the caller began to speak over the answer, after the first of its deltas."""
     rows = list(run.trace.rows())
     first = next(row for row in rows if row.type == "response.output_audio.delta")
     spoken_s = next(at for row in rows if row.number > first.number and (at := sound_begins_s(row)) is not None)

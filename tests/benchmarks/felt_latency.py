@@ -1,4 +1,4 @@
-"""How long after the last word is the answer heard? ``python -m tests.benchmarks.felt_latency``
+"""Time from the last word to the answer in the loudspeaker. ``python -m tests.benchmarks.felt_latency``
 
 Real JupyterLab and Chromium, whose microphone is a file: a question, a pause, the question again. Over WebRTC
 (`WebRTCPeer`) and over WebSocket (`Microphone`, kernel, `Speaker`), from the acoustic end of speech to the first
@@ -49,8 +49,8 @@ CELLS = {"webrtc": WEBRTC, "websocket": WEBSOCKET}
 TAP = """
 window.mics = []; window.answers = [];
 const ask = MediaDevices.prototype.getUserMedia.bind(navigator.mediaDevices);
-MediaDevices.prototype.getUserMedia = async (wish) => {
-  const stream = await ask(wish);
+MediaDevices.prototype.getUserMedia = async (constraints) => {
+  const stream = await ask(constraints);
   mics.push(stream.clone());
   return stream;
 };
@@ -108,7 +108,7 @@ PROBE = """async () => {
 
 
 def stretches(at_ms: Any, peaks: Any, *, gap_ms: float = 400.0) -> list[tuple[float, float]]:
-    """From when to when something is loud; shorter gaps do not count."""
+    """Return start and end of each loud stretch; shorter gaps do not count."""
     loud = at_ms[peaks > AUDIBLE]
     if not len(loud):
         return []
@@ -117,7 +117,7 @@ def stretches(at_ms: Any, peaks: Any, *, gap_ms: float = 400.0) -> list[tuple[fl
 
 
 async def simulators_own_ms(question: Any) -> tuple[float, float]:
-    """What its turn detection takes for this question, and the silence its answer begins with."""
+    """Return what turn detection takes for this question, and the silence its answer begins with."""
     end_ms = 1000 * np.flatnonzero(np.abs(question) > AUDIBLE)[-1] / RATE_HZ
     heard = speech_probabilities(np.concatenate([question, question]), rate_hz=RATE_HZ)
     (segment, *_) = server_vad_segments(heard, silence_duration_ms=SILENCE_MS)

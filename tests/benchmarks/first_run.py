@@ -1,4 +1,4 @@
-"""From nothing to the first audio, on a machine that knows nothing of rtnb.
+"""Time to the first audio on a machine without rtnb.
 
 ``python -m tests.benchmarks.first_run``: a fresh clone of this repository's last commit, an empty home folder, and the
 README's first command word for word. ``python -m tests.benchmarks.first_run python3.11 python3.12 python3.13``: instead
@@ -28,7 +28,7 @@ ANSWER = re.compile(r"A delta is .+\(\d+\.\d s, there after")
 
 
 def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
-    """What the command would have opened in a browser, once it does."""
+    """Return the address that the command opens in a browser, once it does."""
     deadline = time.monotonic() + INSTALLED_S
     while not (note.exists() and note.read_text().strip()):
         assert process.poll() is None, f"the command ended with {process.returncode}"
@@ -38,7 +38,7 @@ def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def outside() -> dict[str, str]:
-    """The environment without the virtual environment this runs in."""
+    """Return the environment without the virtual environment this runs in."""
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     mine = str(Path(sys.executable).parent)
     return kept | {"PATH": os.pathsep.join(place for place in kept["PATH"].split(os.pathsep) if place != mine)}

@@ -1,4 +1,4 @@
-"""How many events can be watched? ``python -m tests.benchmarks.inspector``
+"""Events that can be watched per second: ``python -m tests.benchmarks.inspector``
 
 In a real JupyterLab in Chromium: 5,000 events/s for 15 s shown by the inspector (every event a row, the newest
 followed) and by `print`, in turn; then a burst of 100,000 events into the inspector. Each event carries the time at

@@ -1,11 +1,12 @@
 """Memory of long sessions, of many events and of many sessions. ``python -m tests.benchmarks.memory``
 
-- ``hour``: one hour with the microphone open all the time, and an answer of 30 s each minute, for which nobody asks.
+- ``hour``: one hour with the microphone open all the time; turn detection begins an answer of 30 s each minute.
 - ``events``: 100,000 small events while nothing reads the event stream that was opened.
 - ``sessions``: 300 sessions, each opened, asked once and closed.
 
-Each part runs in a fresh process, its service in another. The growth of the resident size is from after a first small
-round to the end, after a garbage collection, with the session still open.
+Each part runs in a fresh process, its service in another. The growth of the resident size (``--allocated``: of
+what Python allocated, by `tracemalloc`) is from after a first small round to the end, after a garbage collection, with
+the session still open.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import multiprocessing
 import random
 import sys
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -44,7 +46,7 @@ def talker() -> Peer:
 async def hour(note: Callable[[], None]) -> None:
     """Hold one hour of audio both ways: 36,000 chunks from the microphone and 18,000 of answers.
 
-    Turn detection begins the answers, and nobody asks for them with `next_response`: so it is in a playground.
+    Turn detection begins the answers, and no code asks for them with `next_response`: so it is in a playground.
     """
     with serve(talker) as url:
         async with rtnb.connect(url) as session:
@@ -99,30 +101,34 @@ PARTS: dict[str, Callable[[Callable[[], None]], Awaitable[None]]] = {
 }
 
 
-def run(part: str) -> dict[str, Any]:
+def run(part: str, allocated: bool) -> dict[str, Any]:
     """Run one part in this process; return its growth, of open descriptors, and its time."""
     process, noted = psutil.Process(), []
 
     def note() -> None:
         gc.collect()
-        noted.append((process.memory_info().rss / 2**20, process.num_fds() if sys.platform != "win32" else 0))
+        size = tracemalloc.get_traced_memory()[0] if allocated else process.memory_info().rss
+        noted.append((size / 2**20, process.num_fds() if sys.platform != "win32" else 0))
 
+    if allocated:
+        tracemalloc.start()
     start_s = time.perf_counter()
     asyncio.run(PARTS[part](note))  # type: ignore[arg-type]
     (mib, descriptors), (mib_at_end, descriptors_at_end) = noted
     return {
-        "resident_mib": mib_at_end - mib,
+        "mib": mib_at_end - mib,
         "descriptors": descriptors_at_end - descriptors,
         "seconds": time.perf_counter() - start_s,
     }
 
 
 def main() -> int:
+    chosen = options(__doc__, parts=[*PARTS], allocated=False)
     fresh = {"mp_context": multiprocessing.get_context("spawn"), "max_tasks_per_child": 1}
     with ProcessPoolExecutor(1, **fresh) as pool:
-        grown = {part: pool.submit(run, part).result() for part in options(__doc__, parts=[*PARTS]).parts}
+        grown = {part: pool.submit(run, part, chosen.allocated).result() for part in chosen.parts}
     print_table(grown)
-    memory = {f"{part}, MiB": (row["resident_mib"], LIMITS_MIB[part]) for part, row in grown.items()}
+    memory = {f"{part}, MiB": (row["mib"], LIMITS_MIB[part]) for part, row in grown.items()}
     return judged(memory | {f"{part}, descriptors": (row["descriptors"], 0) for part, row in grown.items()})
 
 

@@ -1,4 +1,4 @@
-"""Does what is streamed leave the loudspeaker? ``python -m tests.benchmarks.playback``
+"""Check of what leaves the loudspeaker: ``python -m tests.benchmarks.playback``
 
 Real JupyterLab and Chromium. Audio of which every sample is known is streamed at 1×, at 10× and all at once; a tap
 behind the `Speaker`'s worklet records every quantum: it must be the same bits, without a gap. Then 1× with a page that

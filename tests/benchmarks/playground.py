@@ -1,4 +1,4 @@
-"""How long does a playground take to open, and does a closed one leave anything?
+"""Time that a playground takes to open, and what a closed one leaves.
 
 ``python -m tests.benchmarks.playground``
 

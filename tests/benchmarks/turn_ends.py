@@ -1,4 +1,4 @@
-"""How early and how often wrongly does a turn end? ``python -m tests.benchmarks.turn_ends``
+"""Delay and mistakes of turn ends: ``python -m tests.benchmarks.turn_ends``
 
 Server VAD at 200, 500 and 800 ms beside the semantic VAD with both of its judges, on the same audio: the labelled
 monologues of the recordings of speech, and hesitations spoken by the neural voice (a pause in the middle of a
@@ -98,7 +98,7 @@ def trimmed(audio: Any) -> Any:
 
 
 async def outcome(turn: Turn, detection: Any, judge: Any) -> tuple[int, float]:
-    """In how many pauses the turn was ended, and how long after its end (NaN where it was not)."""
+    """Return in how many pauses the turn was ended, and how long after its end (NaN where it was not)."""
     detector = TurnDetection(SpeechBatch(), judge)
     detector.configure(detection, PCM16)
     stops: list[float] = []

@@ -1,4 +1,4 @@
-"""Does the waveform get slower as a session grows? ``python -m tests.benchmarks.waveform``
+"""Cost of the waveform as a session grows: ``python -m tests.benchmarks.waveform``
 
 The cost of one 100 ms delta at second 10, minute 10 and minute 60: in the kernel (`Waveform._rows`), and on the page (
 the message and the painting after it, in Chromium). Bound: minute 10 costs at most 1.1 times what second 10 costs.

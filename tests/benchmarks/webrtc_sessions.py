@@ -1,4 +1,4 @@
-"""How many people one simulator can talk with over WebRTC at once.
+"""Number of people that one simulator can talk with over WebRTC at once.
 
 ::
 
@@ -69,7 +69,7 @@ class Speaker(MediaStreamTrack):
 
 
 class Arrivals:
-    """In the place of a jitter buffer: when packets came, and which did not."""
+    """Arrivals of packets, in the place of a jitter buffer."""
 
     def __init__(self, begin: float) -> None:
         self.gaps_ms: list[float] = []
