@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from rtnb.analysis import MuLaw, Recording, Turn, frame_metrics, sweep
 from rtnb.analysis.conditions import FramePhase
 from rtnb.analysis.gaps import Gaps, Track
 from rtnb.analysis.listening import Heard, listen
-from rtnb.analysis.recordings import from_segments
 from rtnb.analysis.sweeping import METRICS, evaluate
-from rtnb.audio import babble, read_wav
+from rtnb.audio import babble
 from rtnb.errors import AudioError
-from rtnb.vad import FRAME_MS, VadConstants, speech_probabilities
+from rtnb.vad import VadConstants
 from tests.analysis.plain import plain_sweep
 
 
@@ -250,37 +248,14 @@ def test_frames_by_hand() -> None:
         frame_metrics([0.5, 0.5], speech=[])
 
 
-@pytest.fixture
-def labelled(shared_speech: Callable[[str], Path]) -> Callable[[str], tuple[Any, int, list[tuple[float, float]]]]:
-    """Return a recording of real speech, its rate, and from when to when it holds speech, ms."""
-    items = json.loads(shared_speech("labels.json").read_text(encoding="utf-8"))["items"]
-    speech = {one["file"]: [(1000 * start, 1000 * end) for start, end in one["speech"]] for one in items}
-    return lambda name: (*read_wav(shared_speech(name)), speech[name])
+def test_the_anchors_hold(speech_folder: Path, shared_speech: Callable[[str], Path]) -> None:
+    """Figures measured with the original net before this code was written, to the spread of three turns."""
+    from tests.analysis import anchors
 
-
-def test_frames_tell_far_field_speech_from_the_rest(labelled: Any) -> None:
-    heard: list[Any] = []
-    labels = []  # of all clips: one threshold serves them, and one of them is nearly all speech
-    for name in ("ami_dev00.wav", "ami_dev01.wav", "ami_trn01.wav"):
-        audio, rate_hz, speech = labelled(name)
-        ahead_ms = FRAME_MS * sum(map(len, heard))
-        heard.append(speech_probabilities(audio, rate_hz=rate_hz))
-        labels += [(start + ahead_ms, end + ahead_ms) for start, end in speech]
-    assert frame_metrics(np.concatenate(heard), speech=labels).auc >= 0.95
-
-
-def test_delays_and_cuts_of_monologues_are_those_of_the_original_net(labelled: Any) -> None:
-    """Figures measured with Silero's own package before this code was written, to the spread of three turns.
-
-    Each recording is one turn, in 0.6 s and 3 s of its own room noise.
-    """
-    recordings = []
-    for name in ("acoustic_corpus.wav", "cold_corpus.wav", "cold_corpus3.wav"):
-        audio, rate_hz, speech = labelled(name)
-        recordings.append(from_segments(audio, speech, rate_hz=rate_hz, name=name).padded())
-    thresholds, silences_ms = (0.3, 0.5, 0.7, 0.9), (192, 512, 704, 992)
-    grid = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": [300]}
-    found = sweep(recordings, **grid, cache=False, progress=False)
+    for name in (*anchors.MEETINGS, *anchors.MONOLOGUES, "labels.json"):
+        shared_speech(name)
+    assert anchors.meetings(speech_folder)["all"].auc >= 0.95
+    found = anchors.table(speech_folder)
     assert (found.n_turns, len(found.pause_turn)) == (3, 36)
     assert not np.isnan(found.delay_ms).any()
     measured = np.array([[434, 819, 1011, 1299], [331, 651, 843, 1131], [299, 619, 811, 1099], [267, 587, 779, 1067]])
