@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -19,10 +20,19 @@ release = version = rtnb.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 exclude_patterns = ["**/.ipynb_checkpoints"]
-nb_execution_mode = "off"  # the tests run the notebooks
+nb_execution_mode = "auto"  # for their figures and sounds
+nb_execution_excludepatterns = os.environ.get("RTNB_DOCS_NOT_RUN", "").split()
+nb_execution_timeout = 120  # s, of a cell (chosen: the slowest takes 10)
+nb_execution_raise_on_error = True
+nb_mime_priority_overrides = [
+    ("html", "application/vnd.jupyter.widget-view+json", None)
+]  # needs a kernel and a network
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "rtnb"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 autodoc_typehints = "none"  # the docstrings say it
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
@@ -74,7 +84,31 @@ def fill(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^<!-- ([\w-]+): (.*?) ?-->$", table, source[0], flags=re.MULTILINE)
 
 
+def keep(_app: Any, what: str, name: str, _value: Any, _options: Any, lines: list[str]) -> None:
+    """Keep the text of an attribute that has no sections: napoleon takes words before a colon for its type."""
+    if what in ("attribute", "property") and not any(line.startswith("---") for line in lines):
+        kept[name] = [*lines]
+
+
+def restore(_app: Any, _what: str, name: str, _value: Any, _options: Any, lines: list[str]) -> None:
+    """Put back what `keep` has kept."""
+    lines[:] = kept.pop(name, lines)
+
+
+def drop_bars(_app: Any, page: Any) -> None:
+    """Remove bars of progress from the outputs: what is kept of them stands at 0 %."""
+    for output in [*page.findall(lambda node: getattr(node, "attributes", {}).get("nb_element") == "mime_bundle")]:
+        if re.match(r"\w+: +0%\|", output.astext().lstrip()):
+            output.parent.remove(output)
+
+
+kept: Final[dict[str, list[str]]] = {}
+
+
 def setup(app: Any) -> dict[str, bool]:
-    """Register `fill`."""
+    """Register the functions above, `keep` and `restore` around napoleon, whose priority is 500."""
     app.connect("source-read", fill)
+    app.connect("doctree-read", drop_bars)
+    app.connect("autodoc-process-docstring", keep, priority=400)
+    app.connect("autodoc-process-docstring", restore, priority=600)
     return {"parallel_read_safe": True}

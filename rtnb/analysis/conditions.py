@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.recordings import Recording
-from rtnb.audio import Audio, decode_ulaw, encode_ulaw, ms_to_samples, resample
+from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.errors import AudioError
 from rtnb.vad import FRAME_MS
 
@@ -100,7 +100,8 @@ class MuLaw:
     def apply(self, recording: Recording) -> Recording:
         """The recording at 8 kHz, as it comes out of the line."""
         narrow = resample(recording.audio, from_rate_hz=recording.rate_hz, to_rate_hz=8_000)
-        audio = decode_ulaw(encode_ulaw(_clipped(narrow)))
+        ulaw = codec("audio/pcmu")
+        audio = ulaw.decode(ulaw.encode(_clipped(narrow)))
         return replace(recording, audio=audio, rate_hz=8_000)
 
 

@@ -130,6 +130,11 @@ class TurnLatency:
         return None if at_s is None else 1000 * (at_s - start_s)
 
     @property
+    def answer_ms(self) -> float | None:
+        """Milliseconds to the first sound or, without sound, to the first token."""
+        return self.ms("first audible") or self.ms("first token")
+
+    @property
     def steps_ms(self) -> dict[str, float]:
         """Duration of each step between reached points, ms; they add up to the last point."""
         steps, before_ms = {}, 0.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -89,77 +89,11 @@ def to_int16(audio: npt.ArrayLike) -> npt.NDArray[np.int16]:
     return np.clip(scaled, -32_768, 32_767).astype(np.int16)
 
 
-def encode_ulaw(audio: npt.ArrayLike) -> bytes:
-    """Turn audio into µ-law bytes, one per sample (North America, Japan).
-
-    Parameters
-    ----------
-    audio : array_like, shape (n_samples,)
-        Full scale ±1, meant for 8 kHz; it is first rounded to 16 bits, and clips beyond full scale.
-
-    Raises
-    ------
-    AudioError
-        What `as_audio` refuses.
-
-    Examples
-    --------
-    >>> encode_ulaw([0.0, 0.5, -1.0]).hex()
-    'ff8f00'
-    """
-    return _encode(audio, "ULAW")
-
-
-def decode_ulaw(pcm: bytes) -> Audio:
-    """Turn µ-law bytes into audio.
-
-    Encoding the result gives the same bytes back, except that negative zero (0x7F) becomes zero (0xFF).
-
-    Examples
-    --------
-    >>> decode_ulaw(b"\\xff\\x8f\\x00").tolist()
-    [0.0, 0.5115966796875, -0.9803466796875]
-    """
-    return _decode(pcm, "ULAW")
-
-
-def encode_alaw(audio: npt.ArrayLike) -> bytes:
-    """Turn audio into A-law bytes, one per sample (Europe and most of the world).
-
-    Parameters
-    ----------
-    audio : array_like, shape (n_samples,)
-        Full scale ±1, meant for 8 kHz; it is first rounded to 16 bits, and clips beyond full scale.
-
-    Raises
-    ------
-    AudioError
-        What `as_audio` refuses.
-
-    Examples
-    --------
-    >>> encode_alaw([0.0, 0.5, -1.0]).hex()
-    'd5a52a'
-    """
-    return _encode(audio, "ALAW")
-
-
-def decode_alaw(pcm: bytes) -> Audio:
-    """Turn A-law bytes into audio; encoding the result gives the same bytes back. A-law has no zero, only ±8/32768.
-
-    Examples
-    --------
-    >>> decode_alaw(b"\\xd5\\xa5\\x2a").tolist()
-    [0.000244140625, 0.515625, -0.984375]
-    """
-    return _decode(pcm, "ALAW")
-
-
-def _encode(audio: npt.ArrayLike, subtype: str) -> bytes:
+def _encode(subtype: str, audio: npt.ArrayLike) -> bytes:
     return _tables(subtype)[1][to_int16(audio).view(np.uint16)].tobytes()
 
 
-def _decode(pcm: bytes, subtype: str) -> Audio:
+def _decode(subtype: str, pcm: bytes) -> Audio:
     return _tables(subtype)[0][np.frombuffer(pcm, np.uint8)]
 
 
@@ -183,7 +117,7 @@ class Codec:
     """Samples per second on the wire; resample to it before encoding."""
     bytes_per_sample: int
     """2 for PCM, 1 for G.711."""
-    encode: Callable[[Audio], bytes]
+    encode: Callable[[npt.ArrayLike], bytes]
     """audio -> bytes; clips beyond full scale."""
     decode: Callable[[bytes], Audio]
     """bytes -> audio; `AudioError` where half a sample is left over."""
@@ -197,8 +131,8 @@ class Codec:
 # The rates are the service's only ones: 24 kHz for audio/pcm, 8 kHz for G.711 (realtime API reference, session.audio).
 _CODECS = {
     "audio/pcm": Codec("audio/pcm", RATE_HZ, 2, encode_pcm16, decode_pcm16),
-    "audio/pcmu": Codec("audio/pcmu", 8_000, 1, encode_ulaw, decode_ulaw),
-    "audio/pcma": Codec("audio/pcma", 8_000, 1, encode_alaw, decode_alaw),
+    "audio/pcmu": Codec("audio/pcmu", 8_000, 1, partial(_encode, "ULAW"), partial(_decode, "ULAW")),
+    "audio/pcma": Codec("audio/pcma", 8_000, 1, partial(_encode, "ALAW"), partial(_decode, "ALAW")),
 }
 
 
@@ -210,6 +144,12 @@ def codec(media_type: str) -> Codec:
     media_type : str
         ``audio/pcm`` (16-bit, 24 kHz), ``audio/pcmu`` (µ-law, 8 kHz) or ``audio/pcma`` (A-law, 8 kHz).
 
+    Returns
+    -------
+    Codec
+        Its `encode` rounds to 16 bits and clips beyond full scale. What G.711 decodes is encoded to the same bytes
+        again, except that the negative zero of µ-law (0x7F) becomes zero (0xFF); A-law has no zero, only ±8/32768.
+
     Raises
     ------
     AudioError
@@ -219,6 +159,8 @@ def codec(media_type: str) -> Codec:
     --------
     >>> codec("audio/pcmu").rate_hz, codec("audio/pcm").bytes_per_ms
     (8000, 48)
+    >>> codec("audio/pcmu").encode([0.0, 0.5, -1.0]).hex(), codec("audio/pcma").encode([0.0, 0.5, -1.0]).hex()
+    ('ff8f00', 'd5a52a')
     """
     if media_type not in _CODECS:
         raise AudioError(f"unknown media type {media_type!r}: allowed are {', '.join(_CODECS)}").with_hint(

@@ -6,9 +6,8 @@
 """
 
 from rtnb.simulator.classroom import Room
-from rtnb.simulator.faults import Fault
+from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.host import Options, Simulator, take_options
-from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.scenario import Scenario
 
 __all__ = ["Fault", "LatencyProfile", "Options", "Room", "Scenario", "Simulator", "take_options"]

@@ -13,9 +13,9 @@ from rtnb.protocol import ErrorDetail, Item, SessionConfig, events
 from rtnb.protocol.service.refusals import COMMIT_MINIMUM_MS
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.simulator.conversation import image_size
 from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.turn_detection import TurnDetection
-from rtnb.simulator.usage import image_size
 
 VOICES: Final = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar")
 """Voices of the service; a made one has an id that begins with ``voice_``."""
@@ -59,54 +59,17 @@ class RefusedEventError(Exception):
         return events.Error(error=detail)
 
 
-def check(
-    event: events.Event,
-    *,
-    session: SessionConfig,
-    state: State,
-    turns: TurnDetection,
-    pending: str | None,
-    azure: bool,
-    n_responses: int,
-    mcp: McpTools,
-) -> None:
-    """Raise RefusedEventError for a client event that is not allowed.
-
-    Parameters
-    ----------
-    event : Event
-        What the protocol accepted.
-    session, state, turns
-        Of the session.
-    pending : str or None
-        The response of the conversation that is made but not announced yet.
-    azure : bool
-        Whether transcription models are names of deployments.
-    n_responses : int
-        Responses under way.
-    mcp : McpTools
-        Calls that wait for approval.
-    """
-    if isinstance(event, events.InputAudioBufferAppend):
-        _whole_samples("audio", [event.audio], turns)
-    elif isinstance(event, events.ConversationItemCreate):
-        _item(event.item, turns, mcp)
-    elif isinstance(event, events.SessionUpdate):
-        _session(event.session, session, azure=azure)
-    elif isinstance(event, events.InputAudioBufferCommit):
-        start_ms, end_ms = turns.uncommitted_ms
-        if end_ms - start_ms < COMMIT_MINIMUM_MS:
-            text = f"Expected at least {COMMIT_MINIMUM_MS}ms of audio, but buffer only has {end_ms - start_ms:.2f}ms."
-            message = f"Error committing input audio buffer: buffer too small. {text}"
-            raise RefusedEventError("input_audio_buffer_commit_empty", message)
-    elif isinstance(event, events.ResponseCreate):
-        if n_responses >= MOST_RESPONSES:
-            message = f"Too many responses: {n_responses} are in progress. Wait until one is finished."
-            raise RefusedEventError("rate_limit_exceeded", message)
-        _response(event.response or ResponseConfig(), session, state, pending)
+def check_commit(turns: TurnDetection) -> None:
+    """Refuse to commit less audio than the service does."""
+    start_ms, end_ms = turns.uncommitted_ms
+    if end_ms - start_ms < COMMIT_MINIMUM_MS:
+        text = f"Expected at least {COMMIT_MINIMUM_MS}ms of audio, but buffer only has {end_ms - start_ms:.2f}ms."
+        message = f"Error committing input audio buffer: buffer too small. {text}"
+        raise RefusedEventError("input_audio_buffer_commit_empty", message)
 
 
-def _item(item: Item, turns: TurnDetection, mcp: McpTools) -> None:
+def check_item(item: Item, turns: TurnDetection, mcp: McpTools) -> None:
+    """Refuse an item that is too long, has a broken image, or answers a question that was not asked."""
     parts, request_id = item.content or (), item.approval_request_id
     if item.type == "mcp_approval_response" and not mcp.is_waiting(request_id):
         message = f"No call waits for the approval request '{str(request_id)[:100]}'."
@@ -114,14 +77,15 @@ def _item(item: Item, turns: TurnDetection, mcp: McpTools) -> None:
     _length("".join(part.text for part in parts if isinstance(part.text, str)), "item.content.text")
     _length(item.output, "item.output")
     _length(item.arguments, "item.arguments")
-    _whole_samples("item.content", [part.audio for part in parts], turns)
+    check_samples("item.content", [part.audio for part in parts], turns)
     for number, part in enumerate(parts):
         if part.type == "input_image" and image_size(str(part.image_url)) is None:
             message = "Invalid image: expected a data URI with a PNG or JPEG image."
             raise RefusedEventError("invalid_value", message, f"item.content[{number}].image_url")  # (u)
 
 
-def _session(change: SessionConfig, session: SessionConfig, *, azure: bool) -> None:
+def check_session(change: SessionConfig, session: SessionConfig, *, azure: bool) -> None:
+    """Refuse settings; at Azure, transcription models are names of deployments."""
     audio_input = change.audio and change.audio.input
     if isinstance(change.prompt, Mapping):
         message = f"Prompt with id '{change.prompt.get('id')}' not found."
@@ -131,7 +95,13 @@ def _session(change: SessionConfig, session: SessionConfig, *, azure: bool) -> N
         _transcription(audio_input.transcription, azure=azure)
 
 
-def _response(config: ResponseConfig, session: SessionConfig, state: State, pending: str | None) -> None:
+def check_response(
+    config: ResponseConfig, session: SessionConfig, state: State, *, pending: str | None, n_responses: int
+) -> None:
+    """Refuse a response: `pending` is one of the conversation that is not announced yet, of `n_responses` in all."""
+    if n_responses >= MOST_RESPONSES:
+        message = f"Too many responses: {n_responses} are in progress. Wait until one is finished."
+        raise RefusedEventError("rate_limit_exceeded", message)
     if session.type == "transcription":
         raise RefusedEventError("invalid_value", "A transcription session creates no responses.", "type")
     for item in config.input or ():
@@ -220,6 +190,7 @@ def _tools(tools: Sequence[Mapping[str, Any]], where: str) -> None:
         seen.add(name)
 
 
-def _whole_samples(param: str, data: Iterable[Any], turns: TurnDetection) -> None:
+def check_samples(param: str, data: Iterable[Any], turns: TurnDetection) -> None:
+    """Refuse audio that ends within a sample."""
     if any(len(block) % turns.bytes_per_sample for block in data if block):
         raise RefusedEventError("invalid_value", f"Invalid '{param}': half a sample is left over.", param)

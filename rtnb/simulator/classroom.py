@@ -19,8 +19,8 @@ from aiohttp import WSCloseCode, web
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator.admission import OWNER, KeyRing, RefusedError, message_for
 from rtnb.simulator.faults import Close
+from rtnb.simulator.parts import World
 from rtnb.simulator.service import Service
-from rtnb.simulator.session import World
 
 TEACHER: Final = "teacher"
 """Name of the seat for the simulator's own key."""

@@ -1,5 +1,10 @@
 """Conversation of a session as the service keeps it: state, ids, and the audio, words and tokens of the items.
 
+Tokens are counted as the service bills them. Every response reads the instructions, the tools and the conversation
+again. User audio costs a token per 100 ms, the assistant's own audio a token per 50 ms, an image a number by its size,
+text one per word and punctuation mark (as the deltas are cut). An item with audio costs its audio and no text. What the
+response before read in the same order is cached, in steps of 64 per modality.
+
 All that is sent goes through `Conversation.emit`. The audio has a bound per session (`MOST_BYTES`). An item whose audio
 was dropped is retrieved without it.
 """
@@ -7,44 +12,216 @@ was dropped is retrieved without it.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import io
 import itertools
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from itertools import takewhile
+from typing import Any, Final, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
 
 from rtnb.audio import Audio, codec
 from rtnb.errors import ServiceError
-from rtnb.protocol import (
-    PCM16,
-    UNSET,
-    AudioFormat,
-    Connection,
-    ContentPart,
-    Dialect,
-    ErrorDetail,
-    Item,
-    SessionConfig,
-    Usage,
-    events,
-)
+from rtnb.protocol import UNSET, AudioFormat, Connection, ContentPart, Dialect, ErrorDetail, Item, SessionConfig, events
 from rtnb.protocol.service.replies import item_events
-from rtnb.protocol.values import TokenDetails
+from rtnb.protocol.values import PCM16, RateLimit, TokenDetails, Usage
 from rtnb.simulator.delivery import Playout
+from rtnb.simulator.responder import is_spoken
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
-from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN, ContextTokens, item_tokens
 
-_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
-"""Server events that put an item into the conversation."""
-_OF_ITEMS: Final = (
-    *_ENTERING,
-    events.ConversationItemDeleted,
-    events.ConversationItemTruncated,
-    events.ConversationItemInputAudioTranscriptionCompleted,
-    events.ResponseOutputItemDone,
-)
-"""Server events after which an item may cost another number of tokens."""
+AUDIO_MS_PER_INPUT_TOKEN: Final = 100
+"""User audio costs one token per 100 ms (service documentation; a real log showed 16 tokens for 1.63 s)."""
+AUDIO_MS_PER_OUTPUT_TOKEN: Final = 50
+"""Assistant audio costs one token per 50 ms, also as input of later turns (service documentation)."""
+CACHE_STEP: Final = 64
+"""Cached tokens come in multiples of 64 (seen in real usage objects)."""
+CONTEXT_TOKENS: Final = 28_224
+"""Input tokens of a model with a context of 32k before truncation (service documentation)."""
+IMAGE_LOW_TOKENS: Final = 85
+IMAGE_TILE_TOKENS: Final = 170
+"""Tokens of an image: 85 with ``detail`` "low", else 85 and 170 for each tile of 512 px once its sides are at most 2048
+and its shorter one at most 768 px (documentation of gpt-4o; that of the realtime models gives no rule)."""
+
+
+Tokens = Counter[str]
+"""Tokens by modality: ``text``, ``audio``, ``image``."""
+
+
+def text_tokens(text: str) -> int:
+    """Return the tokens of a text.
+
+    >>> text_tokens("Hello! How are you?")
+    6
+    """
+    return len(tokens(text))
+
+
+def item_tokens(item: Item, *, audio_ms: float = 0.0) -> Tokens:
+    """Return the tokens of an item as input.
+
+    >>> item_tokens(Item(type="function_call_output", output="Four words are here."))
+    Counter({'text': 5})
+    """
+    images = sum(image_tokens(str(p.image_url), str(p.detail or "")) for p in item.content or () if p.image_url)
+    if audio_ms:
+        per_token = AUDIO_MS_PER_OUTPUT_TOKEN if item.role == "assistant" else AUDIO_MS_PER_INPUT_TOKEN
+        return +Tokens(audio=int(audio_ms // per_token), image=images)
+    texts = [part.text or part.transcript or "" for part in item.content or ()]
+    texts += [item.arguments or "", item.output or ""]
+    return +Tokens(text=sum(map(text_tokens, texts)), image=images)
+
+
+def image_tokens(url: str, detail: str) -> int:
+    """Return the tokens of an image given as a data URI; those of one tile where its size cannot be read."""
+    if detail == "low":
+        return IMAGE_LOW_TOKENS
+    width, height = image_size(url) or (512, 512)
+    shrink = min(1.0, 2048 / max(width, height))
+    shrink = min(shrink, 768 / min(width, height) if min(width, height) * shrink > 768 else shrink)
+    tiles = math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512)
+    return IMAGE_LOW_TOKENS + IMAGE_TILE_TOKENS * tiles
+
+
+def image_size(url: str) -> tuple[int, int] | None:
+    """Return width and height of an image in a data URI, None where it is no readable PNG or JPEG."""
+    head, _, data = url.partition(",")
+    if not head.startswith("data:image/") or not head.endswith(";base64"):
+        return None
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=("PNG", "JPEG")) as image:
+            return image.size
+    except (binascii.Error, UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+
+
+class ContextTooLongError(Exception):
+    """The context does not fit, and the session's truncation is disabled."""
+
+
+class Reading(NamedTuple):
+    """Input of one response."""
+
+    ids: tuple[Item | str, ...]
+    """Items that it reads, oldest first."""
+    details: TokenDetails
+
+
+class ContextTokens:
+    """Tokens of a conversation, and what of it the response before has read.
+
+    Parameters
+    ----------
+    limit : int
+        Most input tokens.
+    """
+
+    def __init__(self, limit: int = CONTEXT_TOKENS) -> None:
+        self._limit = limit
+        self._dropped: set[str] = set()
+        """Items that no longer fit: a service never reads them again."""
+        self._sent: list[tuple[str, Tokens]] = []
+        self._fixed: str | None = None
+        """Instructions and tools of the response before."""
+
+    def read(self, costs: Mapping[str, Tokens], fixed: str, *, truncation: Any = "auto") -> Reading:
+        """Return what the next response reads.
+
+        Parameters
+        ----------
+        costs : mapping of str to Tokens
+            Tokens of the conversation's items by their id, oldest first.
+        fixed : str
+            Instructions and tools.
+        truncation : "auto", "disabled" or object
+            The session's setting; an object has `retention_ratio` and perhaps ``token_limits.post_instructions``.
+
+        Raises
+        ------
+        ContextTooLongError
+            It does not fit, and truncation is disabled.
+        """
+        self._dropped.intersection_update(costs)
+        read = [(item_id, cost) for item_id, cost in costs.items() if item_id not in self._dropped]
+        head, total = Tokens(text=text_tokens(fixed)), _sum(read)
+        limit, keep = self._limits(truncation, head.total())
+        if total.total() > limit:
+            if truncation == "disabled":
+                raise ContextTooLongError(f"{(head + total).total()} tokens; the limit is {self._limit}")
+            while read[:-1] and total.total() > keep:  # the newest item stays
+                item_id, cost = read.pop(0)
+                self._dropped.add(item_id)
+                total.subtract(cost)
+            self._fixed = None
+        cached = Tokens()
+        if fixed == self._fixed:  # an item that was changed, moved or deleted ends the cache before it
+            pairs = zip(read, self._sent, strict=False)
+            known = _sum(now for now, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) + head
+            cached = Tokens({kind: count // CACHE_STEP * CACHE_STEP for kind, count in known.items()})
+        self._sent, self._fixed = read, fixed
+        return Reading(tuple(item_id for item_id, _ in read), _details(total + head, cached))
+
+    def _limits(self, truncation: Any, head: int) -> tuple[int, int]:
+        """Return the tokens after the instructions above which items are dropped, and how many stay then."""
+        room = max(0, self._limit - head)
+        if not isinstance(truncation, dict):
+            return room, room
+        limits = truncation.get("token_limits") or {}
+        room = min(room, int(limits.get("post_instructions") or room))
+        return room, int(room * float(truncation.get("retention_ratio", 1.0)))
+
+
+def token_usage(given: TokenDetails, made: TokenDetails) -> Usage:
+    """Return the usage of what was read and what was made."""
+    n_in, n_out = (sum(getattr(one, f"{kind}_tokens") or 0 for kind in _KINDS) for one in (given, made))
+    sums: Any = {"total_tokens": n_in + n_out, "input_tokens": n_in, "output_tokens": n_out}
+    return Usage(**sums, input_token_details=given, output_token_details=made)
+
+
+def _sum(read: Iterable[tuple[str, Tokens]]) -> Tokens:
+    total = Tokens()
+    for _, cost in read:
+        total.update(cost)
+    return total
+
+
+def _details(total: Tokens, cached: Tokens) -> TokenDetails:
+    whole: dict[str, Any] = {f"{kind}_tokens": total[kind] for kind in _KINDS}
+    parts: dict[str, Any] = {f"{kind}_tokens": cached[kind] for kind in _KINDS}
+    return TokenDetails(**whole, cached_tokens=cached.total(), cached_tokens_details=TokenDetails(**parts))
+
+
+_KINDS: Final = ("text", "audio", "image")
+
+
+QUOTA_TOKENS: Final = 15_000_000
+"""Tokens per minute that `rate_limits.updated` shows (seen in real sessions)."""
+
+
+class Quota:
+    """Tokens per minute that all sessions of a simulator share."""
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._used = 0
+
+    def use(self, count: int, *, now_s: float) -> RateLimit:
+        """Count tokens; return what is left of this minute, as live services report it: one quota."""
+        if now_s - self._since_s >= 60:
+            self._since_s, self._used = now_s, 0
+        self._used += count
+        left, reset_s = max(0, QUOTA_TOKENS - self._used), round(60 - (now_s - self._since_s), 3)
+        return RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=reset_s)
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
 MOST_BYTES: Final = 16 * 2**20
 """Encoded audio kept per session: almost six minutes of PCM. Chosen. The oldest item's is dropped first; the newest
 item keeps its own, whatever its size."""
@@ -77,6 +254,9 @@ class Conversation:
         self.rng = random.Random(seed)
         self.playout = Playout() if webrtc else None
         self.tokens = ContextTokens()
+        self._counted: dict[str, Tokens] = {}
+        self._changed = set[str]()
+        """Items that events were about since their tokens were counted."""
         self._send = send
         self._ids = itertools.count(1)
         self.id = self.make_id("conv")
@@ -111,8 +291,7 @@ class Conversation:
                 self.emit(*self.playout.push(event.response_id, event.item_id, event.delta))
                 continue
             text = self.connection.send(replace(event, event_id=self.make_id("event")))
-            if isinstance(event, _OF_ITEMS):
-                self._count(event)
+            self._changed.add(str(getattr(event, "item_id", None) or getattr(getattr(event, "item", None), "id", "")))
             self._send(event, text)
 
     def append(self, item: Item, *, done: bool = True) -> None:
@@ -126,14 +305,14 @@ class Conversation:
         if str(item.id) in behind:
             self.emit(events.ConversationItemDone(item=item, previous_item_id=next(behind, None)))
 
-    def _count(self, event: Any) -> None:
-        """Keep the token sums in step with the conversation's item that an event is about."""
-        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
-        entry = self.state.entries.get(item_id)
-        if entry is None:
-            self.tokens.remove(item_id)
-        elif isinstance(event, _ENTERING) or item_id in self.tokens:  # not an item outside the conversation
-            self.tokens.set(item_id, item_tokens(entry.item, audio_ms=self.duration_ms(item_id)))
+    def _costs(self) -> dict[str, Tokens]:
+        """Return the tokens of the conversation's items; what has not changed is not read again."""
+        for item_id in self._changed:
+            self._counted.pop(item_id, None)
+            if entry := self.state.entries.get(item_id):
+                self._counted[item_id] = item_tokens(entry.item, audio_ms=self.duration_ms(item_id))
+        self._changed.clear()
+        return {item_id: self._counted[item_id] for item_id in self.state.order if item_id in self._counted}
 
     # --- audio and words ----------------------------------------------------------------------------------------------
 
@@ -214,14 +393,18 @@ class Conversation:
         audio_ms = self.duration_ms(item_id)
         if not model.startswith("gpt-4o"):
             return Usage(type="duration", seconds=round(audio_ms / 1000, 3))
-        n_audio, n_text = int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN), len(tokens(text))
-        return Usage(
-            type="tokens",
-            total_tokens=n_audio + n_text,
-            input_tokens=n_audio,
-            output_tokens=n_text,
-            input_token_details=TokenDetails(text_tokens=0, audio_tokens=n_audio),
-        )
+        heard = TokenDetails(text_tokens=0, audio_tokens=int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN))
+        made = TokenDetails(text_tokens=len(tokens(text)))
+        return replace(token_usage(heard, made), type="tokens", output_token_details=UNSET)
+
+    def reading(self, chosen: Any, fixed: str, *, truncation: Any = "auto") -> Reading:
+        """Return what a response reads: items that were chosen for it, else the conversation; as of `ContextTokens`."""
+        if not isinstance(chosen, tuple):
+            return self.tokens.read(self._costs(), fixed, truncation=truncation)
+        total = Tokens(text=text_tokens(fixed))
+        for item in self.read(chosen):
+            total.update(item_tokens(item, audio_ms=self.duration_ms(str(item.id))))
+        return Reading(chosen, _details(total, Tokens()))
 
     def read(self, context: Iterable[Item | str]) -> Iterator[Item]:
         """Yield the items of a context, given as items or ids, as they are understood; deleted ones are left out.
@@ -257,8 +440,3 @@ def _failure(found: ServiceError | None) -> ErrorDetail:
         return ErrorDetail(type=found.type, code=found.code, message=str(found), param=None)
     message = "The transcriber found no words, and nothing is invented."
     return ErrorDetail(type="transcription_error", code="audio_unintelligible", message=message, param=None)
-
-
-def is_spoken(item: Item) -> bool:
-    """Return whether an item is speech of the user."""
-    return item.role == "user" and bool(item.content and item.content[0].type == "input_audio")

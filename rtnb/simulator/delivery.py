@@ -16,7 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtnb.audio import codec
 from rtnb.protocol import ErrorDetail, events, wire
 from rtnb.simulator.admission import RefusedError
-from rtnb.simulator.faults import Close, FaultPlan, Send
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile, Send
 
 _log = logging.getLogger("rtnb.simulator")
 
@@ -154,19 +154,18 @@ class InputScheduler:
             self._next = None
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A piece of the user's track."""
-
-    pcm: bytes
-    """PCM16 at 24 kHz."""
+class Sound(bytes):
+    """A piece of the user's track: PCM16 at 24 kHz."""
 
 
 class Served(Protocol):
     """Session that `serve_session` runs."""
 
-    latency: Any
     outgoing: Outgoing
+
+    @property
+    def latency(self) -> LatencyProfile:
+        """Latencies as they are now."""
 
     async def receive(self, text: str | bytes) -> None:
         """Take one message."""
@@ -232,7 +231,7 @@ async def serve_session(
         async for message in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
-                under_way.put((loop.time() + delay_s, message), 0 if isinstance(message, Sound) else len(message))
+                under_way.put((loop.time() + delay_s, message), len(message))
                 await under_way.room.wait()
             else:
                 await _take_in(message, session, scheduler)
@@ -267,10 +266,7 @@ async def serve_session(
 
 async def _take_in(message: str | bytes | Sound, session: Served, scheduler: InputScheduler) -> None:
     await scheduler.turn()
-    if isinstance(message, Sound):
-        await session.take_audio(message.pcm)
-    else:
-        await session.receive(message)
+    await (session.take_audio(message) if isinstance(message, Sound) else session.receive(message))
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None] | asyncio.Future[Close]) -> Close | None:

@@ -1,4 +1,7 @@
-"""Faults on demand: failures as data, and a seeded plan that applies them.
+"""Latency and faults on demand: how slow a service is, its failures as data, and a seeded plan that applies them.
+
+The simulator's voice is ready in a millisecond; a service's is not. Without a latency profile a workshop would learn
+from a machine that does not exist.
 
 A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or as a JSON object with the fields of
 `Fault`. Some examples:
@@ -16,18 +19,130 @@ A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or 
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
+import math
 import random
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from rtnb.errors import ScenarioError
 from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.pacing import did_you_mean, number_of, unknown_name
+
+
+def number_of(value: object) -> float:
+    """Return a number, or a text of one, as int where it is whole; NaN for anything else."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    return int(number) if number.is_integer() else number
+
+
+def unknown_name(given: Iterable[object], known: Sequence[str]) -> str | None:
+    """Return what is wrong with the first name that is not known, for a message; None where all are.
+
+    >>> unknown_name({"sya": "Hello!"}, ("say", "hear"))
+    "'sya' is not known, did you mean 'say'?; allowed: say, hear"
+    """
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is None:
+        return None
+    return f"{wrong!r} is not known{did_you_mean(str(wrong), known)}; allowed: {', '.join(known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Latencies of a service, as a client sees them: a network round trip of about 300 ms is included.
+
+    >>> LatencyProfile.parse("realistic,first_delta_ms=800").first_delta_ms
+    800.0
+
+    References
+    ----------
+    Frame captures of real sessions (2025-12 and 2026-09): response.created 280 ms after response.create, first delta
+    476 ms, text done 518 ms, rate_limits.updated 43 ms after response.done, transcription 1.2 to 1.4 s after the
+    commit. The others are chosen; `audio_rate` because deltas arrive faster than real time.
+    """
+
+    answer_ms: float = 280.0
+    """From a client event to its direct answer (session.updated, conversation.item.added), ms: one round trip."""
+    response_created_ms: float = 280.0
+    """From response.create (or the end of a spoken turn) to response.created, ms."""
+    first_delta_ms: float = 476.0
+    """From response.create to the first delta, ms."""
+    jitter_ms: float = 30.0
+    """Each delta comes up to this much later than planned, ms; order is kept. (chosen)"""
+    audio_rate: float = 3.0
+    """Seconds of audio sent per second: 1 is real time, inf all at once. (chosen)"""
+    text_token_ms: float = 10.0
+    """From one text or transcript token to the next in a reply of text, ms. (chosen: a short reply takes 42 ms)"""
+    transcription_ms: float = 1300.0
+    """From the commit to the transcription of what the user said, ms."""
+    rate_limits_ms: float = 43.0
+    """From response.done to rate_limits.updated, ms."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number, rate = number_of(value), name == "audio_rate"
+            if not (number > 0 if rate else 0 <= number < math.inf):
+                allowed = "above 0 (1 is real time, inf at once)" if rate else "0 ms or more"
+                raise ValueError(f"latency {name} is {value!r}; allowed: a number, {allowed}")
+            object.__setattr__(self, name, float(number))
+
+    @classmethod
+    def parse(cls, source: str | Mapping[str, object] | LatencyProfile) -> LatencyProfile:
+        """Read ``"realistic"``, ``"fast"``, ``"real_time"`` or ``"first_delta_ms=300,jitter_ms=20"``.
+
+        Changes may follow a name, ``"fast,audio_rate=1"``; without a name they change "realistic", as a mapping does.
+
+        Raises
+        ------
+        ValueError
+            Naming the value and what is allowed.
+        """
+        if isinstance(source, LatencyProfile):
+            return source
+        profile = PRESETS["realistic"]
+        if isinstance(source, Mapping):
+            return profile.replace(source)
+        for i, part in enumerate(part.strip() for part in source.split(",")):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals:
+                if i or name not in PRESETS:
+                    allowed = f"{', '.join(PRESETS)}, or FIELD=NUMBER with commas between"
+                    raise ValueError(f"latency {part!r} is not known{did_you_mean(name, PRESETS)}; allowed: {allowed}")
+                profile = PRESETS[name]
+                continue
+            profile = profile.replace({name: value})
+        return profile
+
+    def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
+        """Return a profile with some fields changed; numbers may be text. Raises ValueError as `parse` does."""
+        known = [field.name for field in dataclasses.fields(self)]
+        if wrong := unknown_name(changes, known):
+            raise ValueError(f"latency field {wrong}")
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+PRESETS = {
+    "realistic": LatencyProfile(),
+    "real_time": LatencyProfile(audio_rate=1.0),
+    "fast": LatencyProfile(0, 0, 0, 0, math.inf, 0, 0, 0),
+}
+"""``realistic``: as measured; ``real_time``: the same, audio as fast as it plays; ``fast``: no waiting at all."""
+
 
 EVERY = 1_000_000_000
 """As `times`: every time."""
@@ -132,12 +247,12 @@ class Fault:
             at = int(at)
         if isinstance(at, int) and not isinstance(at, bool) and at >= 1 and self.kind != "http":
             return at
-        of_kind = kind.at if self.kind in ("http", *OF_RESPONSE) else None
-        if isinstance(at, str) and (at == of_kind or (of_kind is None and _names_event(at))):
+        places = [str(kind.at)] if self.kind in ("http", *OF_RESPONSE) else list(SERVER_EVENTS)
+        if at in places or (isinstance(at, str) and len(places) > 1 and any(fnmatchcase(one, at) for one in places)):
             return at
-        allowed = f'"{of_kind}"' if of_kind else "a server event type (* for any part of it)"
+        allowed = f'"{places[0]}"' if len(places) == 1 else "a server event type (* for any part of it)"
         allowed += "" if self.kind == "http" else " or the number of a turn, from 1"
-        hint = did_you_mean(at, SERVER_EVENTS) if isinstance(at, str) and of_kind is None else ""
+        hint = did_you_mean(at, places) if isinstance(at, str) else ""
         raise _wrong(f"fault {self.kind!r}: at", at, allowed, hint)
 
     def _checked_value(self, kind: Kind) -> float | str | None:
@@ -167,7 +282,7 @@ class Fault:
             return cls(**given)
         if not isinstance(source, Mapping):
             raise _wrong("fault", source, "a text or an object")
-        if wrong := unknown_name(source, [field.name for field in fields(cls)]):
+        if wrong := unknown_name(source, [field.name for field in dataclasses.fields(cls)]):
             raise ScenarioError(f"fault field {wrong}")
         if "kind" not in source:
             raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")
@@ -191,6 +306,13 @@ class Send:
 
 
 @dataclass
+class _Counted:
+    """Fault of a plan, with its occasions so far."""
+
+    fault: Fault
+    count: int = 0
+
+
 class FaultPlan:
     """Plan of what happens to each outgoing event: no clock, no socket.
 
@@ -204,21 +326,16 @@ class FaultPlan:
         Same seed, same chances.
     """
 
-    faults: Iterable[Fault]
-    seed: int = 0
-    turn: int = field(default=1, init=False)
-    """Number of the current turn: one ends with response.done."""
-    _counted: list[list[Any]] = field(default_factory=list, init=False)
-    _of_step: list[list[Any]] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.faults = tuple(self.faults)
-        self._counted = [[fault, 0] for fault in self.faults]
-        self._rng = random.Random(self.seed)
+    def __init__(self, faults: Iterable[Fault], *, seed: int = 0) -> None:
+        self.turn = 1
+        """Number of the current turn: one ends with response.done."""
+        self._counted = [_Counted(fault) for fault in faults]
+        self._of_step: list[_Counted] = []
+        self._rng = random.Random(seed)
 
     def enter_step(self, faults: Iterable[Fault]) -> None:
         """Put the faults of a scenario's step in force, in place of the last step's; all else goes on as it was."""
-        self._of_step = [[fault, 0] for fault in faults]
+        self._of_step = [_Counted(fault) for fault in faults]
 
     def on_connect(self) -> int | None:
         """HTTP status to refuse this connection with, or None to accept it."""
@@ -242,56 +359,52 @@ class FaultPlan:
         delay_ms, before = 0.0, list[str]()
         instead: tuple[str | Close, ...] | None = None
         for fault in self._matching(event_type, *_OF_EVENTS):
-            if fault.kind == "latency":
-                delay_ms += float(fault.value or 0)
-            elif fault.kind == "jitter":
-                delay_ms += self._rng.uniform(0, float(fault.value or 0))
+            value: Any = fault.value
+            if fault.kind in ("latency", "jitter"):
+                delay_ms += value if fault.kind == "latency" else self._rng.uniform(0, value)
             elif fault.kind == "unknown_event":
-                unknown = {"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"}
-                before.append(json.dumps(unknown))
+                before.append(self._event(value, note="a fault on demand"))
             elif fault.kind == "error":
-                before.append(self._error(str(fault.value)))
+                before.append(self._error(value))
             elif instead is None:
-                instead = self._instead(fault, event_type, text)
+                instead = self._instead(fault.kind, value, event_type, text)
         if event_type == "response.done":
             self.turn += 1
         sent = (*before, *((text,) if instead is None else instead))
         return tuple(one if isinstance(one, Close) else Send(one, delay_ms) for one in sent)
 
-    def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[str | Close, ...] | None:
+    def _instead(self, kind: str, value: Any, event_type: str, text: str) -> tuple[str | Close, ...] | None:
         """Return what replaces an event; None where chance lets it pass."""
-        if fault.kind == "drop":
-            return () if self._rng.random() < float(fault.value or 0) else None
-        if fault.kind == "duplicate":
+        if kind == "drop":
+            return () if self._rng.random() < value else None
+        if kind == "duplicate":
             return text, text
-        if fault.kind == "malformed":
-            return (f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG',)
-        if fault.kind == "close":
-            return (Close(int(fault.value or 0)),)
-        if fault.kind == "expired_key":
+        if kind == "malformed":
+            return (self._event(event_type, delta="UklG").removesuffix('"}'),)
+        if kind == "close":
+            return (Close(value),)
+        if kind == "expired_key":
             return self._error("invalid_api_key"), Close(3000, "invalid_request_error.invalid_api_key")
-        message = f"Your session hit the maximum duration of {fault.value} minutes."
+        message = f"Your session hit the maximum duration of {value} minutes."
         return self._error("session_expired", message), Close(1001, message)
 
     def _matching(self, event_type: str, *kinds: str) -> list[Fault]:
         """Count an occasion for the faults of some kinds; return those that apply."""
         found = []
         for counted in (*self._counted, *self._of_step):
-            fault: Fault = counted[0]
-            if fault.kind not in kinds:
-                continue
-            if fault.at == self.turn if isinstance(fault.at, int) else fnmatchcase(event_type, str(fault.at)):
-                counted[1] += 1
-                if fault.after < counted[1] <= fault.after + (fault.times or 0):
-                    found.append(fault)
+            at = counted.fault.at
+            here = at == self.turn if isinstance(at, int) else fnmatchcase(event_type, str(at))
+            if here and counted.fault.kind in kinds:
+                counted.count += 1
+                if 0 < counted.count - counted.fault.after <= (counted.fault.times or 0):
+                    found.append(counted.fault)
         return found
 
     def _error(self, code: str, message: str | None = None) -> str:
-        details = vars(failure(code, message)) | {"param": None, "event_id": None}
-        return json.dumps({"type": "error", "event_id": self._event_id(), "error": details})
+        return self._event("error", error=vars(failure(code, message)) | {"param": None, "event_id": None})
 
-    def _event_id(self) -> str:
-        return f"event_fault{self._rng.getrandbits(48):012x}"
+    def _event(self, event_type: str, **fields: Any) -> str:
+        return json.dumps({"type": event_type, "event_id": f"event_fault{self._rng.getrandbits(48):012x}", **fields})
 
 
 def failure(code: str, message: str | None = None) -> ErrorDetail:
@@ -302,10 +415,6 @@ def failure(code: str, message: str | None = None) -> ErrorDetail:
         code=None if own else code,
         message=message or _MESSAGES.get(code, "A fault on demand."),
     )
-
-
-def _names_event(pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in SERVER_EVENTS)
 
 
 def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:

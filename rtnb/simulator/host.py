@@ -21,14 +21,13 @@ from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.admission import Grant, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.faults import Fault
+from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.mcp import ToolServer, open_server
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.parts import World
 from rtnb.simulator.recorded import Recording
-from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
+from rtnb.simulator.responder import ChatResponder, Responder, RulesResponder
 from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import DEFAULT_MODEL, REQUEST_S, Service
-from rtnb.simulator.session import World
 from rtnb.simulator.speech import Speech
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
@@ -87,32 +86,30 @@ class Options:
     """Serve a class: a key per student, limits, a page for the teacher (:mod:`rtnb.simulator.classroom`)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ValueError(f"port is {self.port!r}; allowed: 0 (a free one) to 65535")
-        if not 0 < self.session_minutes < float("inf"):
-            raise ValueError(f"session_minutes is {self.session_minutes!r}; allowed: above 0")
-        if isinstance(self.responder, str) and self.responder != "rules":
-            hint = "'rules', or an object with `respond`; scenario= and chat_url= name the others"
-            raise ValueError(f"responder is {self.responder!r}; allowed: {hint}")
-        if self.chat_url and not isinstance(self.responder, str):
+        own = not isinstance(self.responder, str)
+        responders = "'rules', or an object with `respond`; scenario= and chat_url= name the others"
+        recording = self.replay is None or hasattr(self.replay, "rows")
+        for name, fits, allowed in (
+            ("port", 0 <= self.port <= 65_535, "0 (a free one) to 65535"),
+            ("session_minutes", 0 < self.session_minutes < float("inf"), "above 0"),
+            ("responder", own or self.responder == "rules", responders),
+            ("replay", recording, "a recorded conversation, such as rtnb.Trace('a.rtnb')"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
+        if self.chat_url and own:
             raise ValueError("give chat_url= or a responder=, not both")
-        if self.replay is not None and not hasattr(self.replay, "rows"):
-            raise ValueError(
-                f"replay is {self.replay!r}; allowed: a recorded conversation, such as rtnb.Trace('a.rtnb')"
-            )
 
     def world(self, voice: Any) -> World:
         """Return the parts that the sessions share."""
-        latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
-        scenario = self.scenario
-        if isinstance(scenario, Mapping):
-            scenario = Scenario.from_dict(scenario)
-        elif isinstance(scenario, str | Path):
-            scenario = Scenario.load(scenario)
-        faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
-        if scenario is not None:
-            faults = (*scenario.faults, *faults)
-            latency = scenario.latency or latency
+        scenario = Scenario() if self.scenario is None else self.scenario
+        if not isinstance(scenario, Scenario):
+            scenario = Scenario.from_dict(scenario) if isinstance(scenario, Mapping) else Scenario.load(scenario)
+        chosen = ChatResponder(self.chat_url, self.chat_model, self.chat_key) if self.chat_url else self.responder
+
+        def make_responder(number: int) -> Responder:
+            return RulesResponder(seed=self.seed * 1_000_003 + number) if isinstance(chosen, str) else chosen
+
         exact = ExactTranscriber()
         return World(
             voice=voice,
@@ -120,10 +117,11 @@ class Options:
             speech=SpeechBatch(interval_ms=BATCH_MS),
             end_of_turn=open_turn_detector(self.turn_detector),
             transcriber=open_transcriber(self.transcriber, exact),
-            make_responder=_responders(self, scenario),
-            latency=latency,
-            faults=faults,
-            seed=scenario.seed if scenario is not None and not self.seed else self.seed,
+            make_responder=make_responder,
+            scenario=scenario,
+            latency=scenario.latency or LatencyProfile.parse(self.latency),
+            faults=(*scenario.faults, *(Fault.parse(one) if isinstance(one, str) else one for one in self.faults)),
+            seed=self.seed or scenario.seed,
             vad_constants=dict(self.vad_constants),
             replay=self.replay,
             open_mcp=functools.partial(open_server, known=dict(self.mcp_servers), local=is_loopback(self.host)),
@@ -141,17 +139,6 @@ def take_options(mixed: MutableMapping[str, Any]) -> dict[str, Any]:
     if isinstance(voice := mixed.get("voice"), str | Mapping) and voice not in KINDS:
         names.discard("voice")
     return {name: mixed.pop(name) for name in names}
-
-
-def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
-    chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
-
-    def make(number: int) -> Responder:
-        rules = RulesResponder(seed=options.seed * 1_000_003 + number)
-        base: Responder = chat or (rules if isinstance(options.responder, str) else options.responder)
-        return base if scenario is None else ScenarioResponder(scenario, base)
-
-    return make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +164,10 @@ class Running:
         self._ssl = worker.signed.server() if worker.signed else None
         self.certificate_pem = worker.signed.certificate_pem if worker.signed else None
         """What clients should trust, None without TLS."""
-        self.service = _service(options, worker)
+        world, keys = options.world(None), KeyRing(options.key, wall=time.time, grants=worker.grants)
+        self.service = Service(world, keys, worker=(worker.index, worker.count))
+        if options.room is not None:
+            self.service = Classroom(world, keys, room=options.room)
         app = self.service.app()
         app.cleanup_ctx.append(self._parts)
         limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
@@ -237,14 +227,6 @@ async def _close_unused(runner: web.AppRunner, service: Service) -> None:
         for connection, opened in since.items():
             if now - opened >= REQUEST_S:
                 connection.force_close()
-
-
-def _service(options: Options, worker: Worker) -> Service:
-    world = options.world(None)
-    keys = KeyRing(options.key, wall=time.time, grants=worker.grants)
-    if options.room is not None:
-        return Classroom(world, keys, room=options.room)
-    return Service(world, keys, worker=(worker.index, worker.count))
 
 
 @dataclass(frozen=True)

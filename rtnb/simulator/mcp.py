@@ -120,9 +120,9 @@ def _fits(rule: Any, tool: Tool) -> bool:
     if not isinstance(rule, Mapping):
         return isinstance(rule, Sequence) and tool["name"] in rule
     names, read_only = rule.get("tool_names"), rule.get("read_only")
-    hint = (tool.get("annotations") or {}).get("readOnlyHint")
-    fits = [tool["name"] in names] if isinstance(names, Sequence) else []
-    return all([*fits, *([bool(hint) == read_only] if isinstance(read_only, bool) else [])]) and bool(rule)
+    named = not isinstance(names, Sequence) or tool["name"] in names
+    hint = bool((tool.get("annotations") or {}).get("readOnlyHint"))
+    return bool(rule) and named and (not isinstance(read_only, bool) or hint == read_only)
 
 
 @dataclass
@@ -186,12 +186,13 @@ class McpTools:
         """Return a session's tools with those of each listed server in place of the server."""
         found: list[Tool] = []
         for tool in tools:
-            server = self._servers.get(str(tool.get("server_label"))) if tool.get("type") == "mcp" else None
-            for one in server.tools if server is not None else ():
-                shape = {"type": "function", "name": one["name"], "parameters": one["input_schema"]}
-                found.append({**shape, "description": one.get("description", ""), "server_label": tool["server_label"]})
+            label = str(tool.get("server_label"))
             if tool.get("type") != "mcp":
                 found.append(tool)
+            elif label in self._servers:
+                for one in self._servers[label].tools:
+                    shape = {"type": "function", "name": one["name"], "parameters": one["input_schema"]}
+                    found.append({**shape, "description": one.get("description", ""), "server_label": label})
         return found
 
     def label_of(self, name: str, tools: Sequence[Tool]) -> str | None:
@@ -227,19 +228,16 @@ class McpTools:
         call, index = self._waiting.pop(str(response.approval_request_id))
 
         async def finish() -> None:
-            refusal = (
-                None if response.approve else McpError(f"The call was not approved. {response.reason or ''}".strip())
-            )
-            self.conversation.end(await self.run(call, index, refusal=refusal))
+            self.conversation.end(await self.run(call, index, approval=response))
 
         self.start(finish())
 
-    async def run(self, call: Item, index: int, *, refusal: McpError | None = None) -> Item:
-        """Run a call and send its progress; return it with `output` or `error`."""
+    async def run(self, call: Item, index: int, *, approval: Item | None = None) -> Item:
+        """Run a call, unless an approval says no, and send its progress; return it with `output` or `error`."""
         place: Any = {"item_id": str(call.id), "output_index": index}
         try:
-            if refusal is not None:
-                raise refusal
+            if approval is not None and not approval.approve:
+                raise McpError(f"The call was not approved. {approval.reason or ''}".strip())
             self.conversation.emit(events.ResponseMcpCallInProgress(**place))
             server = self._servers.get(str(call.server_label))
             if server is None or server.connection is None:

@@ -19,8 +19,7 @@ from rtnb.errors import RemoteProtocolError, RtnbError
 from rtnb.protocol import Dialect, events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
 from rtnb.simulator.delivery import MOST_WAITING, Outgoing
-from rtnb.simulator.faults import Close, FaultPlan
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile
 
 _log = logging.getLogger("rtnb.simulator")
 
@@ -63,10 +62,9 @@ class RecordedSession:
         self.n_events, self.idle, self.heard_ms = 0, False, 0.0
         self._recording, self._dialect = recording, dialect
         self._loop = asyncio.get_running_loop()
-        self._arrived: dict[tuple[str, int], float] = {}
-        """Type and number of a request -> when it arrived."""
+        self._arrived: dict[tuple[str, int], tuple[float, Any]] = {}
+        """Type and number of a request -> when it arrived, and the request."""
         self._counts: Counter[str] = Counter()
-        self._asked: dict[tuple[str, int], events.Event] = {}
         self._ids: dict[str, str] = {}
         """Recorded id of a client -> the same of this client."""
         self._audio: deque[tuple[int, float]] = deque(maxlen=MOST_WAITING)
@@ -90,8 +88,7 @@ class RecordedSession:
             self._audio.append((len(event.audio) + (self._audio[-1][0] if self._audio else 0), now_s))
         elif len(self._arrived) < MOST_WAITING:
             self._counts[event.type] += 1
-            key = event.type, self._counts[event.type]
-            self._arrived[key], self._asked[key] = now_s, event
+            self._arrived[event.type, self._counts[event.type]] = now_s, event
         self._news.set()
 
     async def take_audio(self, data: bytes) -> None:
@@ -144,12 +141,12 @@ class RecordedSession:
     async def _request(self, key: tuple[str, int], event: Any) -> float:
         while key not in self._arrived:
             await self._next()
-        asked: Any = self._asked.pop(key)
+        at_s, asked = self._arrived.pop(key)
         for old, new in ((event, asked), (getattr(event, "item", None), getattr(asked, "item", None))):
             for name in ("id", "event_id"):
                 if (before := getattr(old, name, None)) and (now := getattr(new, name, None)):
                     self._ids[before] = now
-        return self._arrived.pop(key)
+        return at_s
 
     async def _enough_audio(self, n_bytes: int, slack_bytes: float, recorded_s: float) -> float:
         """Return when the client had sent as much audio as the recorded one, or nearly as much and then no more."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from rtnb.protocol import Item
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import LatencyProfile
 from rtnb.simulator.scenario import Call, Scenario, Step
 from rtnb.simulator.speech import sentences
 from rtnb.simulator.transcriber import ModelServer
@@ -229,6 +229,11 @@ def text_of(item: Item | None) -> str | None:
     return " ".join(text for text in texts if text) or None
 
 
+def is_spoken(item: Item) -> bool:
+    """Return whether an item is speech of the user."""
+    return item.role == "user" and bool(item.content and item.content[0].type == "input_audio")
+
+
 _READ_LENGTH: Final = 4_000  # characters of a text that are compared with a tool (chosen; a long turn has 2,000)
 
 
@@ -334,23 +339,22 @@ class ScenarioResponder:
         index = self.scenario.choose(text=words, turn=self._turn + 1, speech=True, played=self._played)
         return None if index is None else self.scenario.steps[index].hear
 
-    def next_step(self, text: str | None, *, speech: bool) -> Step | None:
+    def next_step(self, text: str | None, *, speech: bool) -> Step:
         """Choose the step of the turn that begins now; a response outside the conversation does not come here."""
         self._turn += 1
         index = self.scenario.choose(text=text, turn=self._turn, speech=speech, played=self._played)
-        if index is not None:
-            self._played.add(index)
-        return None if index is None else self.scenario.steps[index]
+        if index is None:
+            return Step()
+        self._played.add(index)
+        return self.scenario.steps[index]
 
-    def timing(self, step: Step | None, latency: LatencyProfile) -> LatencyProfile:
+    def timing(self, step: Step, latency: LatencyProfile) -> LatencyProfile:
         """Return the latency that a step asks for."""
-        return (step.timing if step else None) or self.scenario.latency or latency
+        return step.timing or self.scenario.latency or latency
 
-    def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
+    def play(self, step: Step, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the text and the tool calls of a step."""
-        if step is None or (step.say is None and not step.calls):
-            return self._otherwise.respond(turn)
-        return _spoken(step)
+        return self._otherwise.respond(turn) if step.say is None and not step.calls else _spoken(step)
 
     def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the response without a step: an out-of-band response consumes none."""

@@ -1,48 +1,111 @@
-"""Response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
+"""Responses of a session: from `response.created` to `response.done`, delta by delta, at their times."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import codec, resample
-from rtnb.protocol import (
-    PCM16,
-    UNSET,
-    AudioFormat,
-    ContentPart,
-    ErrorDetail,
-    Item,
-    Response,
-    SessionConfig,
-    Usage,
-    events,
-)
-from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, merge
-from rtnb.simulator import pacing
-from rtnb.simulator.conversation import Conversation
+from rtnb.audio import RATE_HZ, codec, resample
+from rtnb.protocol import PCM16, UNSET, ContentPart, ErrorDetail, Item, Response, SessionConfig, events
+from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, Usage, merge
+from rtnb.simulator.conversation import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, Conversation, token_usage
 from rtnb.simulator.faults import FaultPlan, failure
 from rtnb.simulator.mcp import McpTools
-from rtnb.simulator.pacing import LatencyProfile, Planned
-from rtnb.simulator.responder import Say
+from rtnb.simulator.parts import World
+from rtnb.simulator.responder import Say, ScenarioResponder, Turn, is_spoken, text_of
 from rtnb.simulator.scenario import Call
-from rtnb.simulator.speech import Speech
-from rtnb.simulator.transcriber import ExactTranscriber
-from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, text_tokens
-from rtnb.simulator.voice import Voice
+from rtnb.simulator.speech import Planned, cut, plan, plan_text, tokens
+from rtnb.simulator.turn_detection import TurnDetection
 
 FAULT_DELTAS: Final = 3
 """Deltas before a fault cuts a response short. Chosen: enough to see a beginning."""
-Plan = Callable[[], tuple[AsyncIterator[Say | Call], LatencyProfile]]
-"""Chooses what a response says, once the words of the user are known."""
 WORDS_S: Final = 10.0
 """Longest wait for the transcriber before a response begins without the user's words. Chosen."""
+OUTSIDE_AT_ONCE: Final = 4
+"""Responses outside the conversation that one session generates at a time; the others wait. Chosen."""
+
+
+class Responses:
+    """Responses of one session: those under way, and what the next one is made with.
+
+    Parameters
+    ----------
+    world : World
+        Parts of the simulator.
+    conversation, faults, mcp, turns
+        Parts of the session.
+    number : int
+        Number of the session.
+    start : callable
+        Runs a coroutine beside the session, which ends with it.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        conversation: Conversation,
+        *,
+        number: int,
+        faults: FaultPlan,
+        mcp: McpTools,
+        turns: TurnDetection,
+        start: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self.world, self.conversation = world, conversation
+        self.faults, self.mcp, self.turns, self._start = faults, mcp, turns, start
+        self.responder = ScenarioResponder(world.scenario, world.make_responder(number))
+        self.latency = world.latency
+        """As it is now: a scenario changes it with every step."""
+        self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
+        self.running: dict[str, Generation] = {}
+
+    @property
+    def pending(self) -> list[Generation]:
+        """Responses of the conversation that are not announced yet."""
+        return [one for one in self.running.values() if not one.outside and not one.created]
+
+    @property
+    def active(self) -> Generation | None:
+        """The response of the conversation that is announced and not done."""
+        return self.running.get(self.conversation.state.active_response_id or "")
+
+    def respond(self, config: ResponseConfig) -> None:
+        """Start a response."""
+        generation = Generation(self, config)
+        self.running[generation.id] = generation
+        if not generation.outside:
+            self.turns.reply_started()
+        generation.start()
+
+    def done(self, generation: Generation) -> None:
+        """Follow the end of a response."""
+        self.running.pop(generation.id, None)
+        if self.conversation.playout is not None:
+            self.conversation.playout.end(generation.id)
+        if not generation.outside:
+            self.turns.reply_ended(playing_ms=generation.playing_ms)
+        usage = self.conversation.state.responses[generation.id].response.usage
+        now_s = asyncio.get_running_loop().time()
+        left = self.world.quota.use((usage and usage.total_tokens) or 0, now_s=now_s)
+        self._start(self._send_late(events.RateLimitsUpdated(rate_limits=(left,))))
+
+    async def _send_late(self, limits: events.RateLimitsUpdated) -> None:
+        await asyncio.sleep(self.latency.rate_limits_ms / 1000)
+        self.conversation.emit(limits)
+
+    async def aclose(self) -> None:
+        """Drop all responses."""
+        for generation in list(self.running.values()):
+            await generation.aclose()
+        self.running.clear()
 
 
 def effective(session: SessionConfig, config: ResponseConfig) -> SessionConfig:
@@ -72,85 +135,61 @@ class _CutShortError(Exception):
     """The token limit, or a fault on demand, ends the response here."""
 
 
-@dataclass(kw_only=True, eq=False)
 class Generation:
     """Generates one response.
 
     Parameters
     ----------
-    conversation : Conversation
+    responses : Responses
         Of the session.
     config : ResponseConfig
         As in `response.create`.
-    settings : SessionConfig
-        Settings in force: see `effective`.
-    input_tokens : TokenDetails
-        What it reads.
-    plan : callable
-        Chooses what to say; called once.
-    words : Future or None
-        Search for the words of the newest item; None where they are known.
-    refusal : Exception or None
-        Reason why the response fails at once.
-    latency : LatencyProfile
-        As it is now: a scenario changes the session's with every step.
-    slot : async context manager
-        Entered while the response is generated; limits those that are at a time.
-    voice, exact, mcp, faults
-        Parts of the session.
-    on_done : callable
-        Called at the end.
     """
 
-    conversation: Conversation
-    config: ResponseConfig
-    settings: SessionConfig
-    input_tokens: TokenDetails
-    plan: Plan
-    words: asyncio.Future[Any] | None
-    refusal: Exception | None
-    latency: LatencyProfile
-    slot: AbstractAsyncContextManager[None]
-    voice: Voice
-    exact: ExactTranscriber
-    mcp: McpTools
-    faults: FaultPlan
-    on_done: Callable[[Generation], None]
-    created: bool = False
-    """Whether `response.created` was sent."""
-    finished: bool = False
-    _pieces: AsyncIterator[Say | Call] | None = None
-    _current: _Part | None = None
-    _n_deltas: int = 0
-    _most_deltas: float = math.inf
-    _text_tokens: int = 0
-    _audio_tokens: float = 0.0
-    _first_audio_at: float | None = None
-    _sent_ms: float = 0.0
-    _next_ms: float = 0.0
-    """Earliest start of the next stretch, ms after the first delta: where the last one ends, not when it was sent, so
-    that the pace does not drift."""
-    _task: asyncio.Task[None] | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, responses: Responses, config: ResponseConfig) -> None:
+        self._all, self.config = responses, config
+        self.conversation, self.mcp, self.latency = responses.conversation, responses.mcp, responses.latency
         self._loop = asyncio.get_running_loop()
+        self.settings = effective(self.conversation.session, config)
+        self.mcp.follow(self.settings.tools or ())
         self.id = self.conversation.make_id("resp")
-        self.outside = self.config.conversation == "none"
+        self.outside = config.conversation == "none"
         """Whether the response stays out of the conversation."""
-        self._done: list[Item] = []
-        modalities = self.settings.output_modalities or ("audio",)
-        self._modality = "audio" if "audio" in modalities else "text"
+        self._refusal: Exception | None = None
+        """Reason why the response fails at once."""
+        tools = self.settings.tools
+        fixed = (self.settings.instructions or "") + (json.dumps(list(tools)) if tools else "")
+        try:
+            reading = self.conversation.reading(config.input, fixed, truncation=self.settings.truncation)
+        except ContextTooLongError as error:
+            self._refusal, reading = error, self.conversation.reading((), fixed)
+        self._context, self._input_tokens = reading
+        self._words = self.conversation.search(self._context[-1]) if self._context else None
+        """Search for the words of the newest item; None where they are known."""
+        self._modality = "audio" if "audio" in (self.settings.output_modalities or ("audio",)) else "text"
         self._output = (self.settings.audio and self.settings.audio.output) or AudioOutput()
         # Over WebRTC the audio goes over a track, whose format does not follow the session.
         self._format = PCM16 if self.conversation.playout is not None else self._output.format or PCM16
         limit = self.settings.max_output_tokens
         self._max_tokens = limit if isinstance(limit, int) else math.inf
+        self.created = self.finished = False
+        """Whether `response.created` and `response.done` were sent."""
+        self._pieces: AsyncIterator[Say | Call] | None = None
+        self._current: _Part | None = None
+        self._done: list[Item] = []
+        self._n_deltas, self._most_deltas = 0, math.inf
+        self._text_tokens, self._audio_tokens = 0, 0.0
+        self._first_audio_at: float | None = None
+        self._sent_ms = self._next_ms = 0.0
+        """Audio sent, and the earliest start of the next stretch, ms after the first delta: where the last one ends,
+        not when it was sent, so that the pace does not drift."""
+        self._task: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
-        if self.words is None or self.words.done():
+        if self._words is None or self._words.done():
             self._choose()
         self._origin = self._loop.time() - self.latency.answer_ms / 1000
         after_s = (self.latency.response_created_ms - self.latency.answer_ms) / 1000
@@ -163,19 +202,36 @@ class Generation:
             if not self.created:
                 await asyncio.sleep(max(0.0, after_s))
                 self._announce()
-            if self.refusal is not None:
-                raise self.refusal
-            if self.words is not None:
-                await asyncio.wait({self.words}, timeout=WORDS_S)
-            async with self.slot:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._words is not None:
+                await asyncio.wait({self._words}, timeout=WORDS_S)
+            async with self._all.outside_slots if self.outside else contextlib.nullcontext():
                 await self._generate(self._choose())
         except Exception as error:  # a responder or a voice of the user's: the session must outlive it
             self._finish("failed", error=_failure(error))
 
     def _choose(self) -> AsyncIterator[Say | Call]:
-        """Choose what to say, unless that was done."""
+        """Choose what to say, once the words of the newest item are known, unless that was done."""
         if self._pieces is None:
-            self._pieces, self.latency = self.plan()
+            responder, latency = self._all.responder, self._all.world.latency
+            last = next(self.conversation.read(self._context[-1:]), None)
+            spoken = last is not None and is_spoken(last)
+            turn = Turn(
+                items=functools.partial(self.conversation.read, self._context),
+                last=last,
+                instructions=self.settings.instructions or "",
+                tools=self.mcp.offered(self.settings.tools or ()),
+                tool_choice=self.settings.tool_choice or "auto",
+                heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and spoken else 0.0,
+            )
+            if self.outside:
+                self._pieces, self.latency = responder.respond(turn), latency
+            else:
+                step = responder.next_step(text_of(last), speech=spoken)
+                self.latency = self._all.latency = responder.timing(step, latency)
+                self._all.faults.enter_step(step.faults)
+                self._pieces = responder.play(step, turn)
         return self._pieces
 
     def cut(self, reason: str) -> None:
@@ -225,7 +281,7 @@ class Generation:
         )
 
     async def _generate(self, pieces: AsyncIterator[Say | Call]) -> None:
-        fault = self.faults.on_response()
+        fault = self._all.faults.on_response()
         if fault is not None and fault.kind == "failed":
             self._finish("failed", error=failure(str(fault.value)))
             return
@@ -259,16 +315,18 @@ class Generation:
         part = self._current or self._open_message()
         rng = self.conversation.rng
         if self._modality == "text":
-            planned = pacing.plan_text(piece.text, latency=self.latency, rng=rng)
+            planned = plan_text(piece.text, latency=self.latency, rng=rng)
             await self._send(part, planned, b"", 1, len(planned) * self.latency.text_token_ms)
             return
         voice = self._output.voice if isinstance(self._output.voice, str) else "alloy"
         speed = float(self._output.speed or 1.0)
-        speech = await self.voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
+        speech = await self._all.world.voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
         part.spoken.append(speech.audio)
-        encoded, bytes_per_ms = encode_speech(speech, self._format)
-        planned = pacing.plan(speech, latency=self.latency, rng=rng)
-        await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
+        wire, encoded = codec(self._format.type), speech.pcm
+        if wire.rate_hz != RATE_HZ:  # encoded in one piece, so no border clicks
+            encoded = wire.encode(resample(speech.audio, from_rate_hz=RATE_HZ, to_rate_hz=wire.rate_hz))
+        planned = plan(speech, latency=self.latency, rng=rng)
+        await self._send(part, planned, encoded, wire.bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
 
     async def _send(
         self, part: _Part, planned: Sequence[Planned], encoded: bytes, bytes_per_ms: int, lasts_ms: float
@@ -281,7 +339,7 @@ class Generation:
             await self._until(delta.at_ms + shift_ms)
             self._n_deltas += 1
             if delta.kind == "audio":
-                data = pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms)
+                data = cut(encoded, delta, bytes_per_ms=bytes_per_ms)
                 left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
                 self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
                 if len(data) > left_ms * bytes_per_ms:
@@ -311,10 +369,7 @@ class Generation:
 
     def _open_message(self) -> _Part:
         part = self._open_item(Item(type="message", role="assistant", content=()))
-        kind = (
-            ContentPart(type="text", text="") if self._modality == "text" else ContentPart(type="audio", transcript="")
-        )
-        self.conversation.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
+        self.conversation.emit(events.ResponseContentPartAdded(**self._ids(part), part=self._content("")))
         return part
 
     def _open_item(self, item: Item) -> _Part:
@@ -341,7 +396,7 @@ class Generation:
         for start in range(0, len(piece.arguments), 12):
             delta = piece.arguments[start : start + 12]
             self._n_deltas += 1
-            n_tokens = before + text_tokens(part.text + delta)
+            n_tokens = before + len(tokens(part.text + delta))
             if self._left < 1 or n_tokens > self._max_tokens - self._audio_tokens:
                 raise _CutShortError
             part.text += delta
@@ -370,7 +425,7 @@ class Generation:
             return
         emit, ids = self.conversation.emit, self._ids(part)
         if part.spoken and status == "completed":
-            self.exact.learn(part.text, np.concatenate(part.spoken))
+            self._all.world.exact.learn(part.text, np.concatenate(part.spoken))
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self.conversation.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
@@ -385,6 +440,7 @@ class Generation:
         self._done.append(item)
 
     def _ended_mcp(self, part: _Part, status: str) -> Item:
+        """Return the item of an MCP call that ends with its response."""
         if status == "completed":
             return part.item
         if part.runs:
@@ -396,12 +452,17 @@ class Generation:
         emit = self.conversation.emit
         if self._modality == "text":
             emit(events.ResponseOutputTextDone(**ids, text=part.text))
-            emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="text", text=part.text)))
-            return ContentPart(type="output_text", text=part.text)
-        emit(events.ResponseOutputAudioDone(**ids))
-        emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
-        emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="audio", transcript=part.text)))
-        return ContentPart(type="output_audio", transcript=part.text)
+        else:
+            emit(events.ResponseOutputAudioDone(**ids))
+            emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
+        content = self._content(part.text)
+        emit(events.ResponseContentPartDone(**ids, part=content))
+        return replace(content, type=f"output_{self._modality}")
+
+    def _content(self, text: str) -> ContentPart:
+        """Return a part as the events of parts show it; items name its type with ``output_``."""
+        words: Any = {"text" if self._modality == "text" else "transcript": text}
+        return ContentPart(type=self._modality, **words)
 
     def _finish(self, status: str, **reason: Any) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")
@@ -409,28 +470,11 @@ class Generation:
         details = StatusDetails(type=status, **reason) if reason else None
         response = self._describe(status, status_details=details, usage=self._usage())
         self.conversation.emit(events.ResponseDone(response=response))
-        self.on_done(self)
+        self._all.done(self)
 
     def _usage(self) -> Usage:
-        given = self.input_tokens
-        n_in = sum((given.text_tokens or 0, given.audio_tokens or 0, given.image_tokens or 0))
-        text, audio = self._text_tokens, math.ceil(self._audio_tokens)
-        return Usage(
-            total_tokens=n_in + text + audio,
-            input_tokens=n_in,
-            output_tokens=text + audio,
-            input_token_details=given,
-            output_token_details=TokenDetails(text_tokens=text, audio_tokens=audio),
-        )
-
-
-def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int]:
-    """Return the speech in the wire's format, and its bytes per ms; encoded in one piece, so no border clicks."""
-    wire = codec(audio_format.type)
-    if audio_format.type == "audio/pcm":
-        return speech.pcm, wire.bytes_per_ms
-    audio = resample(speech.audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz)
-    return wire.encode(audio), wire.bytes_per_ms
+        made = TokenDetails(text_tokens=self._text_tokens, audio_tokens=math.ceil(self._audio_tokens))
+        return token_usage(self._input_tokens, made)
 
 
 def _failure(error: Exception) -> ErrorDetail:

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.faults import Fault
-from rtnb.simulator.pacing import LatencyProfile, unknown_name
+from rtnb.simulator.faults import Fault, LatencyProfile, unknown_name
 
 _T = TypeVar("_T")
 
@@ -81,7 +80,7 @@ class Step:
 class Scenario:
     """A scenario, checked as a whole when it is read."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
     name: str = "scenario"
     seed: int = 0
     latency: LatencyProfile | None = None
@@ -197,18 +196,17 @@ def _call(raw: object, at: str) -> Call:
 
 
 def _latency(raw: str | dict[str, Any] | None, at: str) -> LatencyProfile | None:
-    if raw is None:
-        return None
-    try:
-        return LatencyProfile.parse(raw) if isinstance(raw, str) else LatencyProfile().replace(raw)
-    except ValueError as error:
-        raise ScenarioError(f"{at}: {error}") from error
+    return None if raw is None else _parsed(LatencyProfile.parse, raw, at)
 
 
 def _fault(raw: object, at: str) -> Fault:
+    return _parsed(Fault.parse, raw, at)
+
+
+def _parsed(parse: Callable[[Any], _T], raw: object, at: str) -> _T:
     try:
-        return Fault.parse(raw)
-    except ScenarioError as error:
+        return parse(raw)
+    except ValueError as error:
         raise ScenarioError(f"{at}: {error}") from error
 
 

@@ -34,33 +34,13 @@ from rtnb.protocol import Dialect, SessionConfig, events, wire
 from rtnb.protocol.service.replies import initial_session, updated_session
 from rtnb.protocol.service.rules import Refusal
 from rtnb.protocol.service.schema import check_event, check_session
-from rtnb.simulator.admission import (
-    GA_LIFETIME_S,
-    OWNER,
-    PREVIEW_LIFETIME_S,
-    SOCKET_ENDPOINTS,
-    Endpoint,
-    KeyRing,
-    RefusedError,
-    admit,
-    check_address,
-    lifetime_s,
-    message_for,
-    offered_protocols,
-    requested_model,
-    token_of,
-)
-from rtnb.simulator.delivery import (
-    Carrier,
-    InputScheduler,
-    Listener,
-    SocketCarrier,
-    say_and_close,
-    serve_session,
-)
+from rtnb.simulator import admission
+from rtnb.simulator.admission import OWNER, SOCKET_ENDPOINTS, Endpoint, KeyRing, RefusedError, lifetime_s, message_for
+from rtnb.simulator.delivery import Carrier, InputScheduler, Listener, SocketCarrier, say_and_close, serve_session
 from rtnb.simulator.faults import Close, FaultPlan
+from rtnb.simulator.parts import World
 from rtnb.simulator.recorded import RecordedSession
-from rtnb.simulator.session import ServiceSession, World
+from rtnb.simulator.session import ServiceSession
 
 if TYPE_CHECKING:
     from rtnb.simulator.webrtc import Call
@@ -197,7 +177,7 @@ class Service:
 
     def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
         """Check the key of a request: see `admission.admit`; a classroom counts the wrong ones."""
-        return admit(request, self.keys, azure=azure)
+        return admission.admit(request, self.keys, azure=azure)
 
     def enter(self, request: web.Request) -> Callable[[], None]:
         """Let an admitted request open a session, where there is room; call the returned function at its end."""
@@ -227,7 +207,7 @@ class Service:
             self.world,
             number=self.next_number(),
             dialect=endpoint.dialect,
-            model=requested_model(request, endpoint, preset) or DEFAULT_MODEL,
+            model=admission.requested_model(request, endpoint, preset) or DEFAULT_MODEL,
             preset=preset,
             transcription="transcription" in (request.query.get("intent"), preset and preset.type),
             started_at=int(time.time()),
@@ -285,7 +265,7 @@ class Service:
                 raise RefusedError(400, "unknown_parameter", f"Unknown parameter: '{name[:100]}'.")
         requested = body.get("session", {"type": "realtime"})
         _refuse(check_session(requested, dialect="ga"))
-        lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
+        lifetime = lifetime_s(body.get("expires_after"), default=admission.GA_LIFETIME_S)
         value, expires_at, session = self._mint(request, wire.decode_session(requested), lifetime, "ga")
         return web.json_response({"value": value, "expires_at": expires_at, "session": session})
 
@@ -296,7 +276,9 @@ class Service:
         secret = body.pop("client_secret", None)
         secret = secret if isinstance(secret, dict) else {}
         # Of `client_secret`; transcription sessions name it `expires_at`.
-        lifetime = lifetime_s(secret.get("expires_after", secret.get("expires_at")), default=PREVIEW_LIFETIME_S)
+        lifetime = lifetime_s(
+            secret.get("expires_after", secret.get("expires_at")), default=admission.PREVIEW_LIFETIME_S
+        )
         transcription = request.path.endswith("/transcription_sessions")
         if transcription:
             _refuse(check_event({"type": "transcription_session.update", "session": body}, dialect="preview"))
@@ -334,7 +316,7 @@ class Service:
             compress=False,
             timeout=GOODBYE_S,
             heartbeat=PING_S,
-            protocols=("realtime",) if "realtime" in offered_protocols(request) else (),
+            protocols=("realtime",) if "realtime" in admission.offered_protocols(request) else (),
         )
         call_id = request.query.get("call_id") if endpoint.dialect == "ga" else None
         try:
@@ -366,7 +348,7 @@ class Service:
         if endpoint.azure and endpoint.dialect == "ga" and "api-version" in request.query:
             raise RefusedError(401, "401", "api-version query parameter is not allowed when using /v1 path")
         preset = self.admit(request, azure=endpoint.azure)
-        check_address(request, endpoint, requested_model(request, endpoint, preset))
+        admission.check_address(request, endpoint, admission.requested_model(request, endpoint, preset))
         return preset
 
     async def _shutdown(self, app: web.Application) -> None:
@@ -398,7 +380,7 @@ class Service:
         self._calls[call_id] = session
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if endpoint.dialect == "preview":
-            self.keys.spend(token_of(request) or "")
+            self.keys.spend(admission.token_of(request) or "")
             return web.Response(status=201, text=call.sdp, content_type="application/sdp")
         where = {"Location": f"/v1/realtime/calls/{call_id}"}
         return web.Response(status=201, text=call.sdp, content_type="application/sdp", headers=where)
@@ -406,7 +388,7 @@ class Service:
     def _admit_offer(self, request: web.Request, endpoint: Endpoint) -> SessionConfig | None:
         """Check the key: an offer alone needs an ephemeral key of its dialect, one with a session a long-lived key."""
         preset = self.admit(request, azure=endpoint.azure)
-        refused, grant = None, self.keys.grant(token_of(request) or "")
+        refused, grant = None, self.keys.grant(admission.token_of(request) or "")
         if preset is None and not _multipart(request):
             refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
         elif preset is not None and _multipart(request):
@@ -499,8 +481,7 @@ def _text(part: Any) -> str:
     if isinstance(part, web.FileField):
         with part.file as file:
             part = file.read()
-    raw = part or ""
-    return raw if isinstance(raw, str) else bytes(raw).decode()
+    return part if isinstance(part, str) else bytes(part or b"").decode()
 
 
 async def _answer(sdp: str, *, filtered: bool) -> Call:

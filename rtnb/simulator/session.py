@@ -9,41 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import contextlib
-import functools
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
-from rtnb.protocol import Dialect, Item, SessionConfig, events
+from rtnb.protocol import Dialect, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
-from rtnb.simulator.checks import RefusedEventError, busy, check
-from rtnb.simulator.conversation import Conversation, Found, is_spoken
+from rtnb.simulator import checks
+from rtnb.simulator.checks import RefusedEventError
+from rtnb.simulator.conversation import Conversation, Found
 from rtnb.simulator.delivery import Listener, Outgoing
-from rtnb.simulator.faults import Close, Fault, FaultPlan
-from rtnb.simulator.mcp import McpTools, OpenServer, open_server
-from rtnb.simulator.pacing import LatencyProfile
-from rtnb.simulator.recorded import Recording
-from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
-from rtnb.simulator.response import Generation, effective
-from rtnb.simulator.scenario import Call, Scenario
-from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, Transcript
-from rtnb.simulator.turn_detection import (
-    EndOfTurn,
-    FadeDetector,
-    IdleTimeout,
-    SpeechBatch,
-    Started,
-    Stopped,
-    TurnDetection,
-)
-from rtnb.simulator.usage import ContextTooLongError, Quota, measure
-from rtnb.simulator.voice import Voice
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile
+from rtnb.simulator.mcp import McpTools
+from rtnb.simulator.parts import World
+from rtnb.simulator.response import Responses
+from rtnb.simulator.transcriber import Transcript
+from rtnb.simulator.turn_detection import Heard, IdleTimeout, Started, Stopped, TurnDetection
 
 T = TypeVar("T")
 _LOGPROBS: Final = "item.input_audio_transcription.logprobs"
@@ -56,36 +42,6 @@ MOST_OF: Final = {'"': 50_000, ",": 50_000, "\\": 200_000}
 """Quotes, commas and escapes of a long message: each value takes microseconds to check. Chosen; base64 has none."""
 MOST_BASE64: Final = APPEND_LIMIT_BYTES * 4 // 3
 """Characters of the longest audio that is not refused."""
-OUTSIDE_AT_ONCE: Final = 4
-"""Responses outside the conversation that one session generates at a time; the others wait. Chosen."""
-
-
-@dataclass
-class World:
-    """Parts that all sessions of a simulator share."""
-
-    voice: Voice
-    make_responder: MakeResponder
-    latency: LatencyProfile
-    exact: ExactTranscriber = field(default_factory=ExactTranscriber)
-    """Words of all speech that the simulator made."""
-    transcriber: Transcriber | None = None
-    """None takes `exact`."""
-    speech: SpeechBatch = field(default_factory=SpeechBatch)
-    """Speech probabilities of all sessions."""
-    quota: Quota = field(default_factory=Quota)
-    end_of_turn: EndOfTurn = field(default_factory=FadeDetector)
-    """Judge of pauses for the semantic VAD."""
-    faults: tuple[Fault, ...] = ()
-    seed: int = 0
-    vad_constants: dict[str, Any] = field(default_factory=dict)
-    """Of the server VAD; hidden from clients, so that a calibration has something to find."""
-    replay: Recording | None = None
-    """Recorded conversation that is played instead of all of this."""
-    open_mcp: OpenServer = open_server
-    """Connects to MCP servers."""
-    session_s: float = 3600.0
-    """Longest session (documented: 60 minutes)."""
 
 
 class ServiceSession:
@@ -130,15 +86,10 @@ class ServiceSession:
         azure: bool = False,
     ) -> None:
         self._world, self._azure, self._watch = world, azure, watch
-        self.conversation = Conversation(dialect, seed=f"{world.seed} {number}", send=self._send, webrtc=webrtc)
-        responder = world.make_responder(number)
-        if not isinstance(responder, ScenarioResponder):
-            responder = ScenarioResponder(Scenario(()), responder)
-        self._responder: ScenarioResponder = responder
-        self._transcriber = world.transcriber or world.exact
-        self.latency = world.latency
-        self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
+        self.conversation = Conversation(dialect, seed=f"{world.seed} {number}", send=self._send, webrtc=webrtc)
+        self._transcriber = world.transcriber or world.exact
+        self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self.outgoing = Outgoing(self.faults)
         self._kept: dict[str, int] = {}
         """Characters of each item that the client created."""
@@ -147,10 +98,10 @@ class ServiceSession:
         """Events received and sent."""
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
-        self._generations: dict[str, Generation] = {}
-        self._outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
         self._late: set[asyncio.Task[Any]] = set()
         self.mcp = McpTools(self.conversation, world.open_mcp, self._start_late)
+        parts: Any = {"faults": self.faults, "mcp": self.mcp, "turns": self._turns}
+        self.responses = Responses(world, self.conversation, number=number, start=self._start_late, **parts)
         session = initial_session(
             session_id=self.conversation.make_id("sess"),
             model=model,
@@ -160,20 +111,22 @@ class ServiceSession:
         )
         if preset is not None:
             session = updated_session(session, replace(preset, type=session.type), dialect=dialect)
-        self._begin(session)
-        self._cap = self._loop.call_later(world.session_s, self._expire)
-
-    def _begin(self, session: SessionConfig) -> None:
         self.conversation.emit(events.SessionCreated(session=session))
-        if self.conversation.dialect == "preview":
+        if dialect == "preview":
             conversation = {"id": self.conversation.id, "object": "realtime.conversation"}
             self.conversation.emit(events.ConversationCreated(conversation=conversation))
         self._follow_session()
+        self._cap = self._loop.call_later(world.session_s, self._expire)
 
     @property
     def state(self) -> State:
         """The protocol state of the session."""
         return self.conversation.state
+
+    @property
+    def latency(self) -> LatencyProfile:
+        """Latencies as they are now."""
+        return self.responses.latency
 
     def _send(self, event: events.Event, text: str) -> None:
         self.n_events += 1
@@ -192,7 +145,7 @@ class ServiceSession:
     @property
     def idle(self) -> bool:
         """True while no event can follow unless the client sends something."""
-        return not self._generations and not self._late
+        return not self.responses.running and not self._late
 
     def _expire(self) -> None:
         message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
@@ -205,104 +158,107 @@ class ServiceSession:
         for task in self._late:
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)
-        for generation in list(self._generations.values()):
-            await generation.aclose()
-        self._generations.clear()
+        await self.responses.aclose()
+
+    def _start_late(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work, name="rtnb late event")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        return task
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
     async def receive(self, text: str | bytes) -> None:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
         self.n_events += 1
-        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
-        if len(text) > LONG_TEXT and isinstance(text, str):
-            if text.lstrip(" \t\r\n")[:1] != "{":
-                text = text[:1000]  # no object: its beginning gets the same refusal
-            elif too_many := await _too_many(text):
-                message = f"Invalid event: it has {too_many}. Send it in several smaller events."
-                self.conversation.emit(RefusedEventError("invalid_value", message).event())
-                return
+        event: events.Event | None = None
         try:
+            text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
+            if len(text) > LONG_TEXT and isinstance(text, str):
+                text = await _checked_length(text)
             event = self.conversation.connection.receive(text)
+            if audio is not None:
+                event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
+                self.state.input_audio_buffer.bytes += len(audio) - len(_SAMPLE)
+            await self._carry_out(event, n_chars=len(text))
         except RemoteProtocolError as refusal:
             self._refuse(refusal.answer, text)
-            return
-        if audio is not None:
-            event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
-            self.state.input_audio_buffer.bytes += len(audio) - len(_SAMPLE)
-        try:
-            self._check(event, n_chars=len(text))
         except RefusedEventError as refused:
             self.conversation.emit(refused.event(of=event))
-            return
-        if isinstance(event, events.InputAudioBufferAppend):
-            for start in range(0, len(event.audio), LONG_TEXT):
-                await self.take_audio(event.audio[start : start + LONG_TEXT])
-        elif isinstance(event, events.ResponseCreate):
-            self.respond(event.response or ResponseConfig())
-        elif isinstance(event, events.ResponseCancel):
-            if generation := self._generations.get(event.response_id or self.state.active_response_id or ""):
-                generation.cut("client_cancelled")
-        elif isinstance(event, events.ConversationItemRetrieve):
-            item = self.state.entries[event.item_id].item
-            self.conversation.emit(events.ConversationItemRetrieved(item=self.conversation.with_audio(item)))
-        elif isinstance(event, events.InputAudioBufferCommit):
-            self._commit_manually()
-        elif isinstance(event, events.OutputAudioBufferClear):
-            self._stop_playing(requested=True)
-        else:
-            self._answer(event, n_chars=len(text))
-
-    def _check(self, event: events.Event, *, n_chars: int) -> None:
-        check(
-            event,
-            session=self.conversation.session,
-            state=self.state,
-            turns=self._turns,
-            pending=self._pending[0].id if self._pending else None,
-            azure=self._azure,
-            n_responses=len(self._generations),
-            mcp=self.mcp,
-        )
-        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + n_chars > MOST_KEPT:
-            message = f"The items of this session have more than {MOST_KEPT} characters."
-            raise RefusedEventError("conversation_too_long", message)
 
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if (
-            refusal.error.code == "response_cancel_not_active"
-            and self._pending
-            and not json.loads(text).get("response_id")
-        ):
-            self._pending[0].cut("client_cancelled")
+        pending = self.responses.pending
+        of_pending = refusal.error.code == "response_cancel_not_active" and pending
+        if of_pending and not json.loads(text).get("response_id"):
+            pending[0].cut("client_cancelled")
         else:
             self.conversation.emit(refusal)
 
-    def _answer(self, event: events.Event, *, n_chars: int = 0) -> None:
-        """Send the events that follow by the protocol alone, and carry the event out; its text has `n_chars`."""
-        replies: list[Any] = answer(
-            self.state, event, make_id=self.conversation.make_id, dialect=self.conversation.dialect
-        )
-        if isinstance(event, events.ConversationItemCreate):
-            item_id = replies[0].item.id
-            self._kept[item_id] = n_chars
-            self._kept_chars += n_chars
-            for part in event.item.content or ():
-                if part.audio:
-                    self.conversation.add(item_id, part.audio, media_type=self.conversation.session.input_format.type)
-        elif isinstance(event, events.ConversationItemDelete):
-            self._kept_chars -= self._kept.pop(event.item_id, 0)
-        self.conversation.emit(*replies)
+    async def _carry_out(self, event: events.Event, *, n_chars: int) -> None:
+        """Carry out an event of `n_chars` characters; raises RefusedEventError."""
+        session, turns, responses = self.conversation.session, self._turns, self.responses
+        if isinstance(event, events.InputAudioBufferAppend):
+            checks.check_samples("audio", [event.audio], turns)
+            for start in range(0, len(event.audio), LONG_TEXT):
+                await self.take_audio(event.audio[start : start + LONG_TEXT])
+        elif isinstance(event, events.ResponseCreate):
+            config, pending = event.response or ResponseConfig(), next((one.id for one in responses.pending), None)
+            checks.check_response(config, session, self.state, pending=pending, n_responses=len(responses.running))
+            responses.respond(config)
+        elif isinstance(event, events.ResponseCancel):
+            if found := responses.running.get(event.response_id or self.state.active_response_id or ""):
+                found.cut("client_cancelled")
+        elif isinstance(event, events.ConversationItemRetrieve):
+            item = self.state.entries[event.item_id].item
+            self.conversation.emit(events.ConversationItemRetrieved(item=self.conversation.with_audio(item)))
+        elif isinstance(event, events.ConversationItemCreate):
+            checks.check_item(event.item, turns, self.mcp)
+            self._create(event, n_chars)
+        elif isinstance(event, events.InputAudioBufferCommit):
+            checks.check_commit(turns)
+            item_id = self._ended_item()
+            turns.end_turn()
+            self._commit(item_id, *turns.uncommitted_ms)
+        elif isinstance(event, events.OutputAudioBufferClear):
+            self._stop_playing(requested=True)
+        else:
+            if isinstance(event, events.SessionUpdate):
+                checks.check_session(event.session, session, azure=self._azure)
+            self._answer(event)
+
+    def _answer(self, event: events.Event) -> None:
+        """Send the events that follow by the protocol alone, and carry the event out."""
+        self.conversation.emit(*self._replies(event))
         if isinstance(event, events.SessionUpdate):
             self._follow_session()
         elif isinstance(event, events.InputAudioBufferClear):
             self._turns.clear()
             self._speech_item = None
-        elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
-            self.mcp.answer(event.item)
         else:
+            if isinstance(event, events.ConversationItemDelete):
+                self._kept_chars -= self._kept.pop(event.item_id, 0)
             self.conversation.follow(event)
+
+    def _replies(self, event: events.Event) -> list[Any]:
+        conversation = self.conversation
+        return list(answer(self.state, event, make_id=conversation.make_id, dialect=conversation.dialect))
+
+    def _create(self, event: events.ConversationItemCreate, n_chars: int) -> None:
+        """Add the client's item to the conversation."""
+        if self._kept_chars + n_chars > MOST_KEPT:
+            message = f"The items of this session have more than {MOST_KEPT} characters."
+            raise RefusedEventError("conversation_too_long", message)
+        replies = self._replies(event)
+        item_id = replies[0].item.id
+        self._kept[item_id] = n_chars
+        self._kept_chars += n_chars
+        for part in event.item.content or ():
+            if part.audio:
+                self.conversation.add(item_id, part.audio, media_type=self.conversation.session.input_format.type)
+        self.conversation.emit(*replies)
+        if event.item.type == "mcp_approval_response":
+            self.mcp.answer(event.item)
 
     def _follow_session(self) -> None:
         session = self.conversation.session
@@ -319,62 +275,47 @@ class ServiceSession:
     async def take_audio(self, data: bytes) -> None:
         """Take the user's audio: appended, or over WebRTC from the track (PCM16 at 24 kHz)."""
         async for detected in self._turns.append(data):
-            if isinstance(detected, Started):
-                self._speech_started(detected)
-            elif isinstance(detected, Stopped):
-                self._speech_stopped(detected)
-            else:
-                self._idle_timeout(detected)
+            self._follow_speech(detected)
+
+    def _follow_speech(self, detected: Heard) -> None:
+        """Send the events of what was heard, commit a turn that ended, and answer it where the session wants that."""
+        emit = self.conversation.emit
+        if isinstance(detected, Started):
+            self._speech_item = self.conversation.make_id("item")
+            start_ms = detected.audio_start_ms
+            emit(events.InputAudioBufferSpeechStarted(audio_start_ms=start_ms, item_id=self._speech_item))
+            if self._flag("interrupt_response"):
+                active = self.responses.active
+                for generation in [active] if active else self.responses.pending:
+                    generation.cut("turn_detected")
+                self._stop_playing()
+            return
+        start_ms, end_ms = detected.audio_start_ms, detected.audio_end_ms
+        item_id = self._ended_item()
+        if isinstance(detected, Stopped):
+            emit(events.InputAudioBufferSpeechStopped(audio_end_ms=end_ms, item_id=item_id))
+        else:
+            times: Any = {"audio_start_ms": start_ms, "audio_end_ms": end_ms}
+            emit(events.InputAudioBufferTimeoutTriggered(item_id=item_id, **times))
+        self._commit(item_id, start_ms, end_ms)
+        if isinstance(detected, IdleTimeout) or self._flag("create_response"):
+            self._respond_automatically()
 
     def _flag(self, name: str) -> bool:
         detection = self.conversation.session.turn_detection
         return getattr(detection, name, None) is not False and self.conversation.session.type == "realtime"
 
-    def _speech_started(self, start: Started) -> None:
-        self._speech_item = self.conversation.make_id("item")
-        self.conversation.emit(
-            events.InputAudioBufferSpeechStarted(audio_start_ms=start.audio_start_ms, item_id=self._speech_item)
-        )
-        if self._flag("interrupt_response"):
-            active = self._generations.get(self.state.active_response_id or "")
-            for generation in [active] if active else self._pending:
-                generation.cut("turn_detected")
-            self._stop_playing()
-
-    @property
-    def _pending(self) -> list[Generation]:
-        """Responses of the conversation that are not announced yet."""
-        return [g for g in self._generations.values() if not g.outside and not g.created]
-
-    def _speech_stopped(self, stop: Stopped) -> None:
-        item_id = self._speech_item or self.conversation.make_id("item")
-        self._speech_item = None
-        self.conversation.emit(events.InputAudioBufferSpeechStopped(audio_end_ms=stop.audio_end_ms, item_id=item_id))
-        self._commit(item_id, stop.audio_start_ms, stop.audio_end_ms)
-        if self._flag("create_response"):
-            self._respond_automatically()
-
-    def _idle_timeout(self, timeout: IdleTimeout) -> None:
-        item_id = self.conversation.make_id("item")
-        start, end = timeout.audio_start_ms, timeout.audio_end_ms
-        self.conversation.emit(
-            events.InputAudioBufferTimeoutTriggered(audio_start_ms=start, audio_end_ms=end, item_id=item_id)
-        )
-        self._commit(item_id, start, end)
-        self._respond_automatically()
+    def _ended_item(self) -> str:
+        """Return the id of the turn that ends now."""
+        item_id, self._speech_item = self._speech_item or self.conversation.make_id("item"), None
+        return item_id
 
     def _respond_automatically(self) -> None:
-        running = self.state.active_response_id or next((g.id for g in self._pending), None)
+        running = self.state.active_response_id or next((one.id for one in self.responses.pending), None)
         if running:
-            self.conversation.emit(busy(running).event())
+            self.conversation.emit(checks.busy(running).event())
         else:
-            self.respond(ResponseConfig())
-
-    def _commit_manually(self) -> None:
-        item_id = self._speech_item or self.conversation.make_id("item")
-        self._speech_item = None
-        self._turns.end_turn()
-        self._commit(item_id, *self._turns.uncommitted_ms)
+            self.responses.respond(ResponseConfig())
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
@@ -387,21 +328,12 @@ class ServiceSession:
 
     @property
     def _transcription(self) -> Transcription | None:
-        return (
-            self.conversation.session.audio
-            and self.conversation.session.audio.input
-            and self.conversation.session.audio.input.transcription
-        ) or None
-
-    def _start_late(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(work, name="rtnb late event")
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
-        return task
+        audio = self.conversation.session.audio
+        return (audio and audio.input and audio.input.transcription) or None
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
-        if (known := self._responder.transcript(None)) is not None:
+        if (known := self.responses.responder.transcript(None)) is not None:
             search: asyncio.Future[Found] = self._loop.create_future()
             search.set_result(Transcript(known))
         else:
@@ -418,7 +350,7 @@ class ServiceSession:
             found = failure
         except Exception as failure:  # a transcriber of the user's: the session must outlive it
             found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-        words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+        words = self.responses.responder.transcript(found.text if isinstance(found, Transcript) else None)
         return Transcript(words) if words is not None else found
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
@@ -431,7 +363,7 @@ class ServiceSession:
         model = str(wanted.model or "")
         self.conversation.emit(*self.conversation.transcription_events(item_id, model=model, logprobs=logprobs))
 
-    # --- speaking -----------------------------------------------------------------------------------------------------
+    # --- playing over WebRTC ------------------------------------------------------------------------------------------
 
     def play(self, n_bytes: int) -> bytes:
         """Return the next audio to play over WebRTC, PCM16 at 24 kHz; silence where none waits."""
@@ -451,82 +383,8 @@ class ServiceSession:
         for response_id in responses:
             self.conversation.emit(events.OutputAudioBufferCleared(response_id=response_id))
         for item_id, played_ms in items.items():
-            if item_id in self.conversation.tokens:  # not a response's outside the conversation
+            if item_id in self.state.order:  # not a response's outside the conversation
                 self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
-
-    def respond(self, config: ResponseConfig) -> None:
-        """Start a response."""
-        settings, refusal = effective(self.conversation.session, config), None
-        self.mcp.follow(settings.tools or ())
-        fixed = (settings.instructions or "") + (json.dumps(list(settings.tools)) if settings.tools else "")
-        conversation = self.conversation
-        if isinstance(config.input, tuple):
-            context: tuple[Item | str, ...] = config.input
-            read = conversation.read(context)
-            details = measure([(item, conversation.duration_ms(str(item.id))) for item in read], fixed)
-        else:
-            try:
-                truncation = settings.truncation
-                reading = conversation.tokens.read(list(self.state.order), fixed, truncation=truncation)
-                context, details = reading.ids, reading.details
-            except ContextTooLongError as error:
-                context, details, refusal = (), measure([], fixed), error
-        outside = config.conversation == "none"
-        generation = Generation(
-            conversation=conversation,
-            config=config,
-            settings=settings,
-            input_tokens=details,
-            plan=functools.partial(self._plan_response, settings, context, outside=outside),
-            words=conversation.search(context[-1]) if context else None,
-            refusal=refusal,
-            latency=self.latency,
-            slot=self._outside_slots if outside else contextlib.nullcontext(),
-            voice=self._world.voice,
-            exact=self._world.exact,
-            mcp=self.mcp,
-            faults=self.faults,
-            on_done=self._response_done,
-        )
-        self._generations[generation.id] = generation
-        if not outside:
-            self._turns.reply_started()
-        generation.start()
-
-    def _plan_response(
-        self, settings: SessionConfig, context: tuple[Item | str, ...], *, outside: bool
-    ) -> tuple[AsyncIterator[Say | Call], LatencyProfile]:
-        """Choose what a response says, once the words of the newest item are known."""
-        last = next(self.conversation.read(context[-1:]), None)
-        speech = last is not None and is_spoken(last)
-        turn = Turn(
-            items=functools.partial(self.conversation.read, context),
-            last=last,
-            instructions=settings.instructions or "",
-            tools=self.mcp.offered(settings.tools or ()),
-            tool_choice=settings.tool_choice or "auto",
-            heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and speech else 0.0,
-        )
-        if outside:
-            return self._responder.respond(turn), self._world.latency
-        step = self._responder.next_step(text_of(last), speech=speech)
-        self.latency = self._responder.timing(step, self._world.latency)
-        self.faults.enter_step(step.faults if step else ())
-        return self._responder.play(step, turn), self.latency
-
-    def _response_done(self, generation: Generation) -> None:
-        self._generations.pop(generation.id, None)
-        if self.conversation.playout is not None:
-            self.conversation.playout.end(generation.id)
-        if not generation.outside:
-            self._turns.reply_ended(playing_ms=generation.playing_ms)
-        usage = self.state.responses[generation.id].response.usage
-        left = self._world.quota.use((usage and usage.total_tokens) or 0, now_s=self._loop.time())
-        self._start_late(self._send_late(events.RateLimitsUpdated(rate_limits=(left,))))
-
-    async def _send_late(self, limits: events.RateLimitsUpdated) -> None:
-        await asyncio.sleep(self.latency.rate_limits_ms / 1000)
-        self.conversation.emit(limits)
 
 
 async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
@@ -560,16 +418,19 @@ async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
     return f"{head}AAA={tail}", bytes(audio)
 
 
-async def _too_many(text: str) -> str | None:
-    """Count the signs of a long message slice by slice; say which are too many."""
+async def _checked_length(text: str) -> str:
+    """Count the signs of a long message slice by slice; raises RefusedEventError where there are too many."""
+    if text.lstrip(" \t\r\n")[:1] != "{":
+        return text[:1000]  # no object: its beginning gets the same refusal
     counts = dict.fromkeys(MOST_OF, 0)
     for at in range(0, len(text), LONG_TEXT):
         for sign, most in MOST_OF.items():
             counts[sign] += text.count(sign, at, at + LONG_TEXT)
             if counts[sign] > most:
-                return f"more than {most} times the character {sign}"
+                message = f"Invalid event: it has more than {most} times the character {sign}. "
+                raise RefusedEventError("invalid_value", f"{message}Send it in several smaller events.")
         await asyncio.sleep(0)
-    return None
+    return text
 
 
 _SAMPLE: Final = bytes(2)  # AAA=

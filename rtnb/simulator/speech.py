@@ -1,17 +1,21 @@
-"""Spoken text with the times of its words: the output of a `Voice`, which `pacing` cuts into deltas."""
+"""Spoken text with the times of its words: the output of a `Voice`, and its deltas with their times (`plan`)."""
 
 from __future__ import annotations
 
+import math
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise, repeat
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import RATE_HZ, Word, codec
+from rtnb.simulator.faults import LatencyProfile
 
 # Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"
@@ -22,6 +26,11 @@ _WORD = re.compile(rf"{_LETTER}|[{_IDEOGRAM}]")
 _SENTENCE_END = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[」』”’]*|(?<=\S)(?=\n\n)""")
 _TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 dB; chosen)
 _EARLY_MS = 40  # how far audio may lie before its mark: one frame of `stretch`
+_OPENING_MS = (100, 150)
+_STEADY_MS = 250
+_LAST_MS = 600
+_LEAD_MS = 1000
+"""How far the transcript is ahead of the audio, in speech time: "Hello", "!", " How" come first, as recorded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +98,13 @@ def portions(text: str, *, max_chars: int = 200) -> tuple[str, ...]:
         20 ms of work), longer a better melody. (chosen)
     """
     done: list[str] = []
-    current = ""
-    for sentence in sentences(text):
-        if len(current) + len(sentence) > max_chars and current.strip():
-            done.append(current)
-            current = ""
-        current += sentence
-        while len(current) > max_chars:
-            space = current.rfind(" ", 1, max_chars)
-            cut = space if space > 0 else max_chars
-            done.append(current[:cut])
-            current = current[cut:]
-    return (*done, current) if current else tuple(done)
+    while len(text) > max_chars:
+        ends = [match.end() for match in _SENTENCE_END.finditer(text[: max_chars + 1])]
+        space = text.rfind(" ", 1, max_chars)
+        cut = next((end for end in reversed(ends) if end <= max_chars), space if space > 0 else max_chars)
+        done.append(text[:cut])
+        text = text[cut:]
+    return (*done, text) if text else tuple(done)
 
 
 def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[int, float]]) -> Speech:
@@ -206,3 +210,97 @@ def _fade_ms(audio: npt.NDArray[np.float32], start_ms: int, stop_ms: int) -> int
     loud = np.flatnonzero(np.abs(audio[start_ms * samples : (stop_ms - _EARLY_MS) * samples]) > level)
     faded = start_ms + int(loud[-1]) // samples + 1 if len(loud) else stop_ms
     return faded if faded < stop_ms - 2 * _EARLY_MS else stop_ms
+
+
+# --- deltas -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Delta to send, with its time."""
+
+    at_ms: float
+    """When, ms after response.create."""
+    kind: Literal["transcript", "audio", "text"]
+    text: str = ""
+    """Of a transcript or text delta."""
+    start_ms: int = 0
+    """Of an audio delta: from here in the speech …"""
+    stop_ms: int | None = 0
+    """… to here; None to the end. Whole ms, so `cut` finds whole samples at 24 kHz and at 8 kHz alike."""
+
+
+def plan(speech: Speech, *, latency: LatencyProfile, rng: random.Random) -> tuple[Planned, ...]:
+    """Plan the deltas of a spoken reply, in the order in which they are sent.
+
+    Parameters
+    ----------
+    speech : Speech
+        What is said.
+    latency : LatencyProfile
+        `first_delta_ms`, `audio_rate` and `jitter_ms` count here.
+    rng : random.Random
+        For the jitter: same state, same plan.
+
+    Returns
+    -------
+    tuple of Planned
+        Times never decrease. The transcript deltas joined are `speech.text`; each comes before the audio in which its
+        word begins. The audio deltas cover the speech without gap or overlap.
+
+    References
+    ----------
+    Sizes of audio deltas: 100, 150, 250, 250, … ms, the last up to 600 ms. Reproduces the three recorded replies of
+    the Azure quickstart of 2024-10 byte for byte.
+    """
+    starts = list(accumulate(_sizes(speech.duration_ms), initial=0))
+    at_ms = latency.first_delta_ms
+    out: list[Planned] = []
+    waiting = list(reversed(speech.words))
+    for i, start in enumerate(starts):
+        at_ms = max(at_ms, latency.first_delta_ms + start / latency.audio_rate + rng.uniform(0, latency.jitter_ms))
+        stop = starts[i + 1] if i + 1 < len(starts) else None
+        reach = math.inf if stop is None else max(stop, start + _LEAD_MS)
+        while waiting and waiting[-1].start_ms < reach:
+            out.append(Planned(at_ms, "transcript", text=waiting.pop().text))
+        if len(speech.audio):
+            out.append(Planned(at_ms, "audio", start_ms=start, stop_ms=stop))
+    return tuple(out)
+
+
+def plan_text(text: str, *, latency: LatencyProfile, rng: random.Random) -> tuple[Planned, ...]:
+    """Plan the deltas of a written reply: kind "text", joined they are `text`."""
+    at_ms = latency.first_delta_ms
+    out: list[Planned] = []
+    for i, token in enumerate(tokens(text)):
+        at_ms = max(at_ms, latency.first_delta_ms + i * latency.text_token_ms + rng.uniform(0, latency.jitter_ms))
+        out.append(Planned(at_ms, "text", text=token))
+    return tuple(out)
+
+
+def cut(pcm: bytes, delta: Planned, *, bytes_per_ms: int) -> bytes:
+    """Return the bytes of an audio delta, cut from the encoded whole speech.
+
+    Encode first, cut then: resampling piece by piece would click at every border.
+
+    Parameters
+    ----------
+    pcm : bytes
+        The whole speech as sent: PCM16 at 24 kHz, or G.711.
+    delta : Planned
+        Of kind "audio".
+    bytes_per_ms : int
+        48 for PCM16 at 24 kHz, 8 for G.711 (`rtnb.audio.codec(...).bytes_per_ms`).
+    """
+    stop = None if delta.stop_ms is None else delta.stop_ms * bytes_per_ms
+    return pcm[delta.start_ms * bytes_per_ms : stop]
+
+
+def _sizes(duration_ms: float) -> list[int]:
+    """Sizes of all audio deltas but the last, ms."""
+    sizes: list[int] = []
+    for size in chain(_OPENING_MS, repeat(_STEADY_MS)):
+        if duration_ms - sum(sizes) <= (size if len(sizes) < len(_OPENING_MS) else _LAST_MS):
+            break
+        sizes.append(size)
+    return sizes

@@ -419,15 +419,13 @@ def open_transcriber(kind: str | Transcriber, exact: ExactTranscriber) -> Transc
     """
     if not isinstance(kind, str):
         return kind
-    if kind == "exact":
-        return exact
+    if "://" in kind:
+        return RemoteTranscriber(kind)
     if kind == "whisper":
         return WhisperTranscriber()
     if kind == "auto":
-        try:
+        with contextlib.suppress(AudioError):  # not installed: `doctor` says how to get it
             return ExactThenWhisper(exact)
-        except AudioError:  # not installed: `doctor` says how to get it
-            return exact
-    if "://" in kind:
-        return RemoteTranscriber(kind)
+    if kind in ("auto", "exact"):
+        return exact
     raise ValueError(f"transcriber is {kind!r}; allowed: 'auto', 'exact', 'whisper', an http address, an object")

@@ -15,24 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from rtnb.audio import Codec, codec, ms_to_samples
+from rtnb.audio import Audio, Codec, codec, ms_to_samples
 from rtnb.errors import AudioError
 from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
-from rtnb.vad import (
-    FRAME_MS,
-    ServerVadMachine,
-    SpeechProbabilities,
-    SpeechStarted,
-    VadConstants,
-    idle_timeout_span,
-    push_to_many,
-)
+from rtnb.vad import FRAME_MS, SpeechProbabilities, push_to_many
 from rtnb.vad.semantic import WINDOW_S, SmartTurn
-
-Audio = npt.NDArray[np.float32]
+from rtnb.vad.server_vad import ServerVadMachine, SpeechStarted, VadConstants, idle_timeout_span
 
 MAX_WAIT_MS: Final = {"low": 8000, "medium": 4000, "auto": 4000, "high": 2000}
 """Longest wait of the semantic VAD by eagerness (documented)."""
@@ -222,10 +212,10 @@ class SpeechBatch:
         self._timer, began_s = None, loop.time()
         waiting, self._waiting = [one for one in self._waiting if not one[2].cancelled()], []
         if waiting:
-            self._alone = waiting[0][0] if len(waiting) == 1 else None
-        found = push_to_many([one[0] for one in waiting], [one[1] for one in waiting]) if waiting else []
-        for (_, _, future), probabilities in zip(waiting, found, strict=True):
-            future.set_result(probabilities.tolist())
+            streams, audio, futures = zip(*waiting, strict=True)
+            self._alone = streams[0] if len(streams) == 1 else None
+            for future, probabilities in zip(futures, push_to_many(streams, audio), strict=True):
+                future.set_result(probabilities.tolist())
         self._next_s = began_s + self._interval_s
         self._rest_s = loop.time() + REST * (loop.time() - began_s)
 
@@ -266,9 +256,6 @@ class TurnDetection:
         self._start_ms = 0
         self._idle_start_ms: float | None = None
         self._quiet_frames = 0
-        self._behind = False
-        """True while audio came that no probabilities were computed for."""
-        self._uncommitted_from_ms = 0.0
         self._listen(AudioFormat())
 
     def _listen(self, audio_format: AudioFormat) -> None:
@@ -276,9 +263,7 @@ class TurnDetection:
         base_ms = self.heard_ms if self._format is not None else 0.0
         self._format = audio_format
         self._codec = codec(audio_format.type)
-        self._unheard, self._n_heard = bytearray(), 0
-        """Bytes that wait for the end of their frame, and those before them."""
-        self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
+        self._new_stream()
         self._speech.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
@@ -289,6 +274,14 @@ class TurnDetection:
         self._floor_ms = self._base_ms
         """Audio before this time is discarded: no prefix padding reaches behind it."""
         self._uncommitted_from_ms = base_ms
+
+    def _new_stream(self) -> None:
+        """Begin a new stream of probabilities."""
+        self._behind = False
+        """True while audio came that no probabilities were computed for."""
+        self._unheard, self._n_heard = bytearray(), 0
+        """Bytes that wait for the end of their frame, and those before them."""
+        self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
 
     @property
     def heard_ms(self) -> float:
@@ -353,7 +346,7 @@ class TurnDetection:
             self._forget()
             return
         if self._behind:
-            self._catch_up()
+            self._new_stream()
             data = self.encoded(int(self._frame * FRAME_MS + self._phase_ms), int(self.heard_ms))
         self._unheard += data
         size = FRAME_MS * self._codec.bytes_per_ms
@@ -381,12 +374,6 @@ class TurnDetection:
         if self._idle_start_ms is not None:
             found += self._idle(self._idle_start_ms)
         return found
-
-    def _catch_up(self) -> None:
-        """Begin a new stream of probabilities at the last frame border."""
-        self._behind = False
-        self._unheard, self._n_heard = bytearray(), 0
-        self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
 
     def _turn(self, event: Any) -> Heard:
         if isinstance(event, SpeechStarted):

@@ -4,9 +4,8 @@ from rtnb.trace.comparison import Comparison, compare
 from rtnb.trace.conversation import Entries, Entry, to_srt, to_text, to_vtt
 from rtnb.trace.recorder import keep, save_trace
 from rtnb.trace.rules import Finding, Findings, findings
-from rtnb.trace.timeline import Timeline
+from rtnb.trace.timeline import Timeline, Track
 from rtnb.trace.trace import Trace
-from rtnb.trace.tracks import Track
 
 __all__ = ["Comparison", "Entries", "Entry", "Finding", "Findings", "Timeline", "Trace", "Track", "compare"]
 __all__ += ["findings", "keep", "save_trace", "to_srt", "to_text", "to_vtt"]

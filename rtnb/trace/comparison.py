@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from rtnb.trace.conversation import Entry, ids_of
-from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
+from rtnb.trace.rules import Findings, findings, flat_json, plain_settings, table_html
 from rtnb.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Comparison:
         """Settings at the end that differ, indexed by their path; NaN where a session does not have one."""
         import pandas as pd
 
-        left, right = (flat(plain_settings(trace.settings_at(trace.duration_ms))) for trace in (self.a, self.b))
+        left, right = (flat_json(plain_settings(trace.settings_at(trace.duration_ms))) for trace in (self.a, self.b))
         paths = [path for path in {**left, **right} if path not in _OWN and left.get(path) != right.get(path)]
         table = {"a": [left.get(path) for path in paths], "b": [right.get(path) for path in paths]}
         return pd.DataFrame(table, index=pd.Index(paths, name="setting"), dtype=object)
@@ -161,8 +161,7 @@ compare = Comparison
 
 def _answers_ms(trace: Trace) -> dict[str, float]:
     """Return the latency of each response, to its first sound or, without sound, to its first token."""
-    found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
-    return {id: ms for id, ms in found.items() if ms is not None}
+    return {turn.response_id: turn.answer_ms for turn in trace.latency.turns if turn.answer_ms is not None}
 
 
 def _rules(trace: Trace, found: Findings) -> dict[str, list[str]]:

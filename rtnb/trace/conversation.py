@@ -14,6 +14,8 @@ from rtnb.trace.timeline import Timeline, put
 
 _WORDS_PER_S: Final = 2.5  # of text without audio, for subtitles (about 150 words a minute; chosen)
 
+_FIRST = {events.ResponseOutputAudioDelta: "first audio", events.ResponseOutputTextDelta: "first text"}
+"""Events with which an answer begins."""
 _ROLES = {"function_call": "tool", "function_call_output": "tool", "mcp_call": "tool"}
 
 
@@ -79,6 +81,9 @@ class Entries:
         """Take one row."""
         self._number, self._now_ms = row.number, self._timeline.ms(row)
         event: Any = row.event
+        if self._asked_ms is not None and type(event) in _FIRST:
+            self._entry(event.item_id).note = f"{_FIRST[type(event)]} {self._now_ms - self._asked_ms:.0f} ms"
+            self._asked_ms = None
         match event:
             case events.SessionCreated() | events.SessionUpdated():
                 heard = event.session.audio and event.session.audio.input
@@ -100,15 +105,10 @@ class Entries:
                 self._end(self._entry(event.item_id, "user").item_id, "failed", event.error.message or "no transcript")
             case events.ResponseCreate():
                 self._asked_ms = self._now_ms
-            case events.ResponseOutputAudioDelta() if self._asked_ms is not None:
-                self._begin(event, "first audio")
-            case events.ResponseOutputTextDelta():
-                self._begin(event, "first text")
-                self._on_delta(event)
-            case events.ResponseOutputAudioTranscriptDelta():
-                self._on_delta(event)
-            case events.ResponseOutputAudioTranscriptDone() | events.ResponseOutputTextDone():
-                text = event.text if isinstance(event, events.ResponseOutputTextDone) else event.transcript
+            case events.ResponseOutputTextDelta() | events.ResponseOutputAudioTranscriptDelta():
+                if (entry := self._entry(event.item_id)).status == "in progress":
+                    entry.text += event.delta
+            case events.ResponseOutputAudioTranscriptDone(transcript=text) | events.ResponseOutputTextDone(text=text):
                 self._entry(event.item_id).text = text
             case events.ConversationItemAdded() | events.ConversationItemCreated() | events.ConversationItemDone():
                 self._on_item(event.item)
@@ -172,17 +172,6 @@ class Entries:
         return True
 
     # --- answers ------------------------------------------------------------------------------------------------------
-
-    def _begin(self, event: Any, what: str) -> None:
-        """Note how long an answer took to begin."""
-        if self._asked_ms is not None:
-            self._entry(event.item_id).note = f"{what} {self._now_ms - self._asked_ms:.0f} ms"
-            self._asked_ms = None
-
-    def _on_delta(self, event: Any) -> None:
-        entry = self._entry(event.item_id)
-        if entry.status == "in progress":
-            entry.text += event.delta
 
     def _on_output_item(self, event: Any) -> None:
         item: Item = event.item

@@ -23,12 +23,13 @@ from rtnb.protocol import events
 from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
-from rtnb.trace.tracks import Track
+from rtnb.trace.timeline import Track
 
 PAUSE_MS: Final = 500.0
 """Pieces of speech closer than this are one utterance of a case: the user was cut off and went on (chosen)."""
 MARGIN_MS: Final = 200.0
 """Audio before and after an utterance that is kept with it (chosen)."""
+_TEXTGRID: Final = 'File type = "ooTextFile"\nObject class = "TextGrid"\n'
 
 
 def export(trace: Any, path: str | os.PathLike[str]) -> Path:
@@ -137,15 +138,7 @@ def to_textgrid(trace: Any) -> str:
         at_s = tiers[role][-1][1]
         pause, turn = (at_s, start_s, ""), (max(at_s, start_s), stop_s, text.replace('"', '""'))
         tiers[role] += [one for one in (pause, turn) if one[1] - one[0] > 1e-3]
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "0",
-        f"{end_s:.6f}",
-        "<exists>",
-        str(len(tiers)),
-    ]
+    lines = [_TEXTGRID, "0", f"{end_s:.6f}", "<exists>", str(len(tiers))]
     for role, (_, *intervals) in tiers.items():
         lines += ['"IntervalTier"', f'"{role}"', "0", f"{end_s:.6f}", str(len(intervals))]
         lines += [f'{start:.6f}\n{stop:.6f}\n"{text}"' for start, stop, text in intervals]
@@ -157,7 +150,7 @@ def to_textgrid(trace: Any) -> str:
 
 def _write_sound(trace: Any, path: Path) -> None:
     """Write both sides, block by block: hours of audio do not fit in memory."""
-    silence = Track(None, (), duration_ms=trace.duration_ms)
+    silence = Track(trace._file.audio, (), duration_ms=trace.duration_ms)
     with SoundFile(path, "w", samplerate=RATE_HZ, channels=2, subtype="PCM_16") as file:
         for sides in zip(*(blocks(track or silence) for track in lanes(trace)), strict=True):
             file.write(np.stack([to_int16(side) for side in sides], axis=1))

@@ -66,6 +66,8 @@ _MOST_RATIO: Final = 100
 """Most times that a text may shrink when compressed (chosen: events shrink 10 times, a zip bomb 1,000 times)."""
 _MOST_AUDIO: Final = 2**31
 """Most bytes of audio of one event (chosen)."""
+MAX_HOURS: Final = 168
+"""Longest trace that is opened (chosen: a week; the clock of a damaged file can claim more)."""
 _AUDIO_SHARE: Final = 0.9
 """Share of the bound that audio may use; events go on up to the bound (chosen)."""
 _DAMAGED_ZIP: Final = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
@@ -224,8 +226,7 @@ class TraceFile:
             for info in (*self._zip.infolist(), *map(self._zip.getinfo, _FILES)):
                 self._check(info)
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.audio = {lane: self._stored(self._zip.getinfo(name)) for lane, name in _RAW.items()}
-            """Bytes of each track, read from the disk where they are used."""
+            self._tracks = {lane: self._stored(self._zip.getinfo(name)) for lane, name in _RAW.items()}
             self.manifest = wire.parse(self._zip.read(_MANIFEST).decode())
             self.start_ms, self.stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
         except FileNotFoundError as error:
@@ -238,7 +239,7 @@ class TraceFile:
         reason = "no audio was sent or received as events"
         if self.manifest.get("webrtc"):
             reason = "WebRTC: this audio went between the page and the service, past the kernel"
-        sizes = {"user": len(self.audio["you"]), "model": len(self.audio["model"]), "heard": len(self.audio["model"])}
+        sizes = {name: len(self._tracks["you" if name == "user" else "model"]) for name in ("user", "model", "heard")}
         self.manifest["tracks"] = {name: {"bytes": n} if n else {"missing": reason} for name, n in sizes.items()}
 
     def _check(self, info: zipfile.ZipInfo) -> None:
@@ -272,8 +273,7 @@ class TraceFile:
         played : dict
             Item -> time and milliseconds of the first report of a speaker.
         """
-        rows: list[LogRow] = []
-        played: dict[str, tuple[float, float]] = {}
+        rows, played = list[LogRow](), dict[str, tuple[float, float]]()
         ends: dict[Lane, int] = {"you": 0, "model": 0}
         try:
             with self._zip.open(_EVENTS) as file:
@@ -284,8 +284,11 @@ class TraceFile:
                     if "played_ms" in line:
                         report = float(line["monotonic_s"]), float(line["played_ms"])
                         played.setdefault(str(line["item_id"]), report)
-                    else:
-                        rows.append(self._row(line, len(rows), ends))
+                        continue
+                    row = self._row(line, len(rows), ends)
+                    if rows and (hours := (row.monotonic_s - rows[0].monotonic_s) / 3600) > MAX_HOURS:
+                        raise ValueError(f"it lies {hours:,.0f} hours after the first; allowed are {MAX_HOURS}")
+                    rows.append(row)
         except _DAMAGES as error:
             raise self._error(f"event {len(rows)} is damaged ({type(error).__name__}: {error})") from error
         return rows, played
@@ -303,13 +306,19 @@ class TraceFile:
         else:
             lane, field = CARRIERS[kind]
             start, ends[lane] = ends[lane], ends[lane] + n_bytes
-            audio: Any = self.audio[lane][start : ends[lane]]
+            audio: Any = self._tracks[lane][start : ends[lane]]
             if field == "audio" and len(message) == 3:  # most events of a long session
                 event = events.InputAudioBufferAppend(audio=audio, event_id=message["event_id"])
             else:
                 event = replace(wire.decode(message, registry=registry), **{field: audio})
         times = float(line["monotonic_s"]), float(line["wall_time"])
         return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, n_bytes * is_lost)
+
+    def audio(self, lane: Lane, start: int, stop: int) -> memoryview:
+        """Return bytes of a track; they are read from the disk where they are used, and kept until the next call."""
+        self.check()
+        self.release()
+        return self._tracks[lane][start:stop]
 
     def check(self) -> None:
         """Refuse a file that was cut while it is open: to read beyond its end would end this process."""

@@ -25,6 +25,7 @@ from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.plots.interaction import draw_interaction
 from rtnb.audio import RATE_HZ, Audio, as_audio
 from rtnb.errors import AudioError
+from rtnb.trace.timeline import Track
 from rtnb.vad import FRAME_MS, speech_probabilities
 
 if TYPE_CHECKING:
@@ -104,21 +105,21 @@ class Interaction:
         return cls(user, agent, rate_hz, _labelled(Ticks(speech, playback, tick_s=tick_s), labels))
 
     @classmethod
-    def of_trace(cls, trace: Any, **options: Any) -> Interaction:
-        """Measure a trace: see `rtnb.interaction`."""
-        tracks = trace.user_audio, trace.heard_audio
-        if tracks == (None, None):
+    def of_sides(cls, user: Track | None, agent: Track | None, **options: Any) -> Interaction:
+        """Measure the tracks of a session: see `rtnb.interaction`."""
+        if not (tracks := [track for track in (user, agent) if track is not None]):
             raise AudioError("the session has no audio in its log").with_hint(
                 "Over WebRTC the audio does not pass the log: record both sides and use Interaction.of_tracks."
             )
-        if trace.duration_ms > 60_000 * MAX_MINUTES:
-            came = f"the conversation lasts {trace.duration_ms / 60_000:.0f} minutes"
+        if (minutes := max(map(len, tracks)) / RATE_HZ / 60) > MAX_MINUTES:
+            came = f"the conversation lasts {minutes:.0f} minutes"
             raise AudioError(f"{came}; at most {MAX_MINUTES:g} are analysed").with_hint(
                 "Give a part of it: interaction(trace.cut(0, 3_600_000)) or interaction(session.log[:5000])."
             )
-        user, agent = (np.zeros(0, np.float32) if track is None else track[:] for track in tracks)
-        played = [] if tracks[1] is None else [(start / 1000, stop / 1000) for start, stop in tracks[1].spans_ms]
-        return cls.of_tracks(user, agent, rate_hz=RATE_HZ, agent_spans=played, **options)
+        spans_ms = [] if agent is None else agent.spans_ms
+        sides = (np.zeros(0, np.float32) if track is None else track[:] for track in (user, agent))
+        played = [(start_ms / 1000, stop_ms / 1000) for start_ms, stop_ms in spans_ms]
+        return cls.of_tracks(*sides, rate_hz=RATE_HZ, agent_spans=played, **options)
 
     def __repr__(self) -> str:
         n = len(self.events)

@@ -22,7 +22,7 @@ import soundfile
 
 from rtnb.audio import RATE_HZ
 from rtnb.trace.rules import findings
-from rtnb.trace.tracks import Track
+from rtnb.trace.timeline import Track
 
 CLIP_MS: Final = 5_000.0
 """Sound is played in pieces of this length (chosen: 120 kB, so that a notebook server passes several per second)."""

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import Codec, codec
-from rtnb.client.log import EventLog, Formats, LogRow, short
+from rtnb.client.log import EventLog, LogRow, short
 from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET, SessionConfig
 from rtnb.redaction import mask_credentials, redact
+from rtnb.trace.timeline import Piece, Timeline, audio_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ SLOW_MS: Final = 2_000.0
 """An answer that begins later than this is slow: a pause of 2 s ends most turns between people (chosen)."""
 RESUMED_MS: Final = 500.0
 """Speech that goes on within this time after the end of a turn belonged to it (chosen)."""
-STALL_S: Final = 0.05
+STALL_MS: Final = 50.0
 """Shortest gap in the playback that counts (chosen)."""
 PATIENCE_S: Final = 5.0
 """An answer or a tool result that is not there after this time is missing (chosen)."""
@@ -92,33 +92,32 @@ class Facts:
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
         """Every row."""
-        self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
-        """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
+        self.played: dict[str, list[tuple[Piece, Any]]] = defaultdict(list)
+        """Item id -> each piece of its audio that is played, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
         """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
         self.latency = LatencyMeter()
         self._of: dict[type, list[Any]] = defaultdict(list)
-        self._free_s = 0.0
-        formats = Formats(getattr(rows, "context", ()))
+        timeline = Timeline(most_bytes=0)
+        self.ms = timeline.ms
+        for row in getattr(rows, "context", ()):  # it has the format of the audio
+            timeline.add(row)
         for row in rows:
             with suppress(AudioError):  # a delta that ends in half a sample, whose other half is in the next one
                 self.latency.feed([row])
-            if (form := formats.of(row.event)) is not None:
-                self._add_audio(row, formats.audio_ms(row) or 0.0, codec(form.type))
+            if (piece := timeline.add(row)) is not None and piece.samples:
+                self._add_audio(row, piece)
             self.rows.append(row)
             self._of[type(row.event)].append(row)
 
-    def _add_audio(self, row: LogRow, ms: float, form: Codec) -> None:
-        event: Any = row.event
-        if isinstance(event, events.InputAudioBufferAppend):
-            size = form.bytes_per_sample
-            level = np.abs(form.decode(event.audio[: len(event.audio) // size * size]))
+    def _add_audio(self, row: LogRow, piece: Piece) -> None:
+        if piece.lane == "model":
+            self.played[piece.item_id].append((piece, row))
+        elif audio := audio_of(row.event):
+            level = np.abs(piece.form.decode(audio[: len(audio) // piece.samples.step * piece.samples.step]))
             if len(level):
+                ms = 1000 * len(level) / piece.form.rate_hz
                 self.appended.append((row, ms, float(level.max()), float(np.mean(level > 0.98))))
-        elif ms:
-            start_s = max(self._free_s, row.monotonic_s)
-            self._free_s = start_s + ms / 1000
-            self.played[event.item_id].append((start_s, self._free_s, row))
 
     def of(self, *kinds: type) -> list[Any]:
         """Return the rows with events of these classes, in order."""
@@ -225,17 +224,22 @@ def plain_settings(config: SessionConfig) -> Any:
     return json.loads(text, parse_float=lambda number: round(float(number), 6))
 
 
-def flat(session: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a JSON object as its leaves by path.
+_BRANCHES = {"audio", "audio.input", "audio.output", "audio.input.turn_detection", "audio.input.transcription"}
+"""Objects that services merge field by field; any other object is one setting."""
 
-    >>> flat({"audio": {"output": {"voice": "marin"}}})
-    {'audio.output.voice': 'marin'}
+
+def flat_json(session: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a session object of the wire as settings by path; `prefix` is the path of an object inside it.
+
+    >>> flat_json({"audio": {"output": {"voice": "marin"}}, "metadata": {"a": "b"}})
+    {'audio.output.voice': 'marin', 'metadata': {'a': 'b'}}
     """
-    leaves: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in session.items():
-        inner = isinstance(value, Mapping) and value
-        leaves |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return leaves
+        path = f"{prefix}{name}"
+        inner = path in _BRANCHES and isinstance(value, Mapping)
+        settings |= flat_json(value, f"{path}.") if inner else {path: value}
+    return settings
 
 
 def _at(session: Any, path: str) -> Any:
@@ -265,7 +269,7 @@ def _update_ignored(facts: Facts) -> Iterator[Hit]:
             continue
         row = waiting.pop(0)
         before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
-        for path, value in flat(plain_settings(row.event.session)).items():
+        for path, value in flat_json(plain_settings(row.event.session)).items():
             effective, stays = _at(after, path), _at(before, path) == _at(after, path)
             shown, asked = short(str(effective)), short(str(value))
             # Services add fields to tools, so a list of objects is never equal.
@@ -296,7 +300,8 @@ def _echo(facts: Facts) -> Iterator[Hit]:
         if start is None or words.count(" ") < 4:  # a word or two can be chance
             continue
         for item_id, pieces in facts.played.items():
-            audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
+            (first, _), (last, _) = pieces[0], pieces[-1]
+            audible = first.start_ms < facts.ms(start) < last.stop_ms + 1_000  # the room adds to the end
             if audible and words in _words(text := texts.get(item_id, "")):
                 yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
 
@@ -309,8 +314,7 @@ def _words(text: str) -> str:
 def _slow_answer(facts: Facts) -> Iterator[Hit]:
     created = {row.event.response.id: row for row in facts.of(events.ResponseCreated)}
     for turn in facts.latency.turns:
-        ms = turn.ms("first audible") or turn.ms("first token") or 0.0
-        if ms > SLOW_MS:
+        if (ms := turn.answer_ms or 0.0) > SLOW_MS:
             yield f"The answer began {ms / 1000:.1f} s after the {turn.start}.", created[turn.response_id]
 
 
@@ -330,10 +334,11 @@ def _no_answer(facts: Facts) -> Iterator[Hit]:
 def _playback_starved(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate)}
     for item_id, pieces in facts.played.items():
-        late = [(two[0] - one[1], two[2]) for one, two in pairwise(pieces) if two[0] - one[1] > STALL_S]
-        if late and item_id not in cut:
-            lost_ms = 1000 * sum(gap_s for gap_s, _ in late)
-            yield f"The playback of an answer ran dry: {lost_ms:.0f} ms of silence.", *(row for _, row in late)
+        gaps = [(late.start_ms - early.stop_ms, row) for (early, _), (late, row) in pairwise(pieces)]
+        stalls = [(ms, row) for ms, row in gaps if ms > STALL_MS and item_id not in cut]
+        if stalls:
+            lost_ms = sum(ms for ms, _ in stalls)
+            yield f"The playback of an answer ran dry: {lost_ms:.0f} ms of silence.", *(row for _, row in stalls)
 
 
 @_rule("warning", "Call session.interrupt(), or send conversation.item.truncate with the time that was played.")
@@ -341,10 +346,10 @@ def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate, events.ConversationItemTruncated)}
     whole = [(pieces[0], pieces[-1]) for item_id, pieces in facts.played.items() if item_id not in cut]
     for row in facts.of(events.InputAudioBufferSpeechStarted):
-        for (start_s, *_), (_, stop_s, last) in whole if facts.detection(row, "interrupt_response", True) else ():
-            if start_s < row.monotonic_s < stop_s - 0.2:
-                left_s = stop_s - row.monotonic_s
-                yield f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.", row, last
+        for (first, _), (last, end) in whole if facts.detection(row, "interrupt_response", True) else ():
+            left_s = (last.stop_ms - facts.ms(row)) / 1000
+            if first.start_ms < facts.ms(row) and left_s > 0.2:
+                yield f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.", row, end
 
 
 @_rule("warning", "Send input_audio_buffer.commit and response.create, or turn on turn detection.")
@@ -372,12 +377,11 @@ def _clipped_input(facts: Facts) -> Iterator[Hit]:
 
 @_rule("warning", "Send audio in real time (session.say does), or turn off turn detection for files.")
 def _flooded_input(facts: Facts) -> Iterator[Hit]:
-    ahead_ms, before_s = 0.0, 0.0
+    until_s = 0.0  # its end, were it sent in real time
     for row, ms, *_ in facts.appended:
-        ahead_ms = max(0.0, ahead_ms - 1000 * (row.monotonic_s - before_s)) + ms
-        before_s = row.monotonic_s
-        if ahead_ms > 2_000 and facts.config(row).turn_detection:
-            yield f"Audio is sent {ahead_ms / 1000:.1f} s ahead of real time, which misleads turn detection.", row
+        until_s = max(until_s, row.monotonic_s) + ms / 1000
+        if (ahead_s := until_s - row.monotonic_s) > 2 and facts.config(row).turn_detection:
+            yield f"Audio is sent {ahead_s:.1f} s ahead of real time, which misleads turn detection.", row
             return
 
 
@@ -453,8 +457,7 @@ def _rate_limit_near(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Open the next session in time, or connect with reconnect=True.")
 def _session_expiring(facts: Facts) -> Iterator[Hit]:
     for last in facts.rows[-1:]:
-        left_s = (facts.config(last).expires_at or math.inf) - last.wall_time
-        if left_s < 60:
+        if (left_s := (facts.config(last).expires_at or math.inf) - last.wall_time) < 60:
             yield f"The service ends the session {left_s:.0f} s after the last event.", last
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
 from math import inf
@@ -28,14 +29,14 @@ from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
 from rtnb.trace.rules import findings
-from rtnb.trace.tracks import Layout, Track
+from rtnb.trace.timeline import Timeline, Track
 
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
 _PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
 """Events outside of a part that its clock needs."""
 
 
-class Trace:
+class Trace(AbstractContextManager["Trace"]):
     """A recorded session: events, audio, turns and settings on one clock, in ms since its first event.
 
     Everything is read when it is asked for. Nothing in the file is executed, and it needs no service. A recording that
@@ -91,7 +92,7 @@ class Trace:
         log = EventLog.of(rows, start_s=self._start_s + self._zero_ms / 1000)
         if self._stop_ms == inf:
             return log
-        inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
+        inside = [row.number for row in rows if self._is_inside(self._timeline.ms(row))]
         return log[inside[0] : inside[-1] + 1] if inside else log[:0]
 
     @property
@@ -106,11 +107,11 @@ class Trace:
         return next((row.monotonic_s for row in self._content[0]), 0.0)
 
     @cached_property
-    def _layout(self) -> Layout:
-        layout = Layout()
+    def _timeline(self) -> Timeline:
+        timeline = Timeline(most_bytes=0)
         for row in self._content[0]:
-            layout.add(row)
-        return layout
+            timeline.add(row)
+        return timeline
 
     def _is_inside(self, start_ms: float, stop_ms: float | None = None) -> bool:
         return start_ms <= self._stop_ms and (start_ms if stop_ms is None else stop_ms) >= self._zero_ms
@@ -118,14 +119,11 @@ class Trace:
     @cached_property
     def duration_ms(self) -> float:
         """Time from the first event to the last event or the end of the audio."""
-        layout = self._layout
-        ends = [pieces[-1].stop_ms for pieces in (*layout.pieces.values(), layout.received) if pieces]
-        stop_ms = max([layout.now_ms, *ends]) if self._stop_ms == inf else self._stop_ms
-        return stop_ms - self._zero_ms
+        return (self._timeline.stop_ms if self._stop_ms == inf else self._stop_ms) - self._zero_ms
 
     def time_of(self, row: LogRow) -> float:
         """Return the time of an event on the clock of the trace, ms."""
-        return self._layout.ms(row) - self._zero_ms
+        return self._timeline.ms(row) - self._zero_ms
 
     def cut(self, start_ms: float, stop_ms: float) -> Trace:
         """Return a part of the trace, whose clock begins at `start_ms`."""
@@ -133,7 +131,7 @@ class Trace:
             raise TraceError(f"cannot cut from {start_ms:g} to {stop_ms:g} ms; allowed: 0 ≤ start < stop")
         part = object.__new__(type(self))
         part._file, part.manifest = self._file, self.manifest
-        part._content, part._layout = self._content, self._layout
+        part._content, part._timeline = self._content, self._timeline
         part._zero_ms = self._zero_ms + start_ms
         part._stop_ms = self._zero_ms + min(stop_ms, self.duration_ms)
         return part
@@ -143,7 +141,7 @@ class Trace:
     @cached_property
     def turns(self) -> list[Entry]:
         """The messages of the conversation, in order, on the clock of the trace."""
-        entries = Entries(self._layout)
+        entries = Entries(self._timeline)
         for row in self._content[0]:
             entries.add(row)
         turns = [turn for turn in entries.timed() if self._is_inside(turn.start_ms, max(turn.stop_ms, turn.start_ms))]
@@ -159,26 +157,26 @@ class Trace:
 
     # --- audio --------------------------------------------------------------------------------------------------------
 
-    def _track(self, pieces: list[Any], starts_ms: dict[str, float] | None = None) -> Track | None:
+    def _track(self, *names: str, starts_ms: dict[str, float] | None = None) -> Track | None:
         times = {"duration_ms": self.duration_ms, "zero_ms": self._zero_ms}
-        return Track(self._file, pieces, starts_ms=starts_ms, **times) if pieces else None
+        return self._timeline.track(*names, audio=self._file.audio, starts_ms=starts_ms, **times)
 
     @cached_property
     def user_audio(self) -> Track | None:
         """Audio that was sent; None where there is none: ``manifest["tracks"]`` says why."""
-        return self._track(self._layout.pieces["you"])
+        return self._track("you")
 
     @cached_property
     def model_audio(self) -> Track | None:
         """Audio that was received, with the part that was not heard."""
-        return self._track(self._layout.received)
+        return self._track("model", "unheard")
 
     @cached_property
     def heard_audio(self) -> Track | None:
         """Audio of the model as it was played: cut where the user interrupted it."""
         _, played = self._content
         starts = {name: 1000 * (at_s - self._start_s) - ms for name, (at_s, ms) in played.items()}
-        return self._track(self._layout.pieces["model"], starts)
+        return self._track("model", starts_ms=starts)
 
     def stereo(self) -> Audio:
         """Return the user (left) and the model as it was played (right).
@@ -188,7 +186,7 @@ class Trace:
         audio : ndarray, float32, shape (n_samples, 2)
             24 kHz; for hours of audio read the tracks in parts.
         """
-        silence = Track(None, (), duration_ms=self.duration_ms)
+        silence = Track(self._file.audio, (), duration_ms=self.duration_ms)
         return np.stack([(self.user_audio or silence)[:], (self.heard_audio or silence)[:]], axis=1)
 
     # --- settings and measures ----------------------------------------------------------------------------------------
@@ -203,7 +201,10 @@ class Trace:
         """Return the settings in force at a time; before the first ones they are empty."""
         return next((config for at_ms, config in reversed(self.settings) if at_ms <= t_ms), SessionConfig())
 
-    interaction = cached_property(Interaction.of_trace)
+    @cached_property
+    def interaction(self) -> Interaction:
+        """Measures of the interaction: see `rtnb.interaction`."""
+        return interaction(self)
 
     @cached_property
     def latency(self) -> LatencyMeter:
@@ -217,7 +218,7 @@ class Trace:
     def cost(self) -> CostMeter:
         """Tokens and estimated dollars."""
         meter = CostMeter()
-        meter.feed(row for row in self._content[0] if self._is_inside(self._layout.ms(row)))
+        meter.feed(row for row in self._content[0] if self._is_inside(self._timeline.ms(row)))
         return meter
 
     # --- copies -------------------------------------------------------------------------------------------------------
@@ -253,10 +254,10 @@ class Trace:
 
     def _kept_rows(self) -> Iterator[LogRow]:
         shown = {id for turn in self.turns for id in (turn.item_id, turn.response_id) if id}
-        layout = Layout()
+        timeline = Timeline(most_bytes=0)
         for row in self.rows():
-            piece = layout.add(row)
-            near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(ids_of(row.event))
+            piece = timeline.add(row)
+            near = self._is_inside(timeline.ms(row)) or not shown.isdisjoint(ids_of(row.event))
             if near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms)):
                 yield row
             elif piece is not None or isinstance(row.event, _PLACING):
@@ -290,9 +291,6 @@ class Trace:
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._file.close()
-
-    def __enter__(self) -> Trace:
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -333,12 +331,12 @@ def interaction(source: Any, **options: Any) -> Interaction:
     True
     """
     if isinstance(source, Trace):
-        return Interaction.of_trace(source, **options)
-    log = getattr(source, "log", source)
+        return Interaction.of_sides(source.user_audio, source.heard_audio, **options)
+    log, timeline = getattr(source, "log", source), Timeline(most_bytes=inf)
     start_s = log[0].monotonic_s if log else 0.0
-    rows = (row._replace(monotonic_s=max(start_s, row.monotonic_s)) for row in (*log.context, *log))
-    with _temporary({}, rows, {}) as trace:
-        return Interaction.of_trace(trace, **options)
+    for row in (*log.context, *log):
+        timeline.add(row._replace(monotonic_s=max(start_s, row.monotonic_s)))
+    return Interaction.of_sides(timeline.track("you"), timeline.track("model"), **options)
 
 
 def _temporary(manifest: dict[str, Any], rows: Iterable[LogRow], played: Mapping[str, tuple[float, float]]) -> Trace:

@@ -13,12 +13,10 @@ from typing import Any, Final, NamedTuple
 from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import SessionConfig, wire
 from rtnb.redaction import redact
+from rtnb.trace.rules import flat_json
 
 MISSING: Final = object()
 """Value of a setting that the service does not show."""
-
-_BRANCHES = {"audio", "audio.input", "audio.output", "audio.input.turn_detection", "audio.input.transcription"}
-"""Objects that services merge field by field; any other object is one setting."""
 
 Settings = dict[str, Any]
 """Settings by their path in the GA session object, e.g. ``audio.output.voice``."""
@@ -31,16 +29,6 @@ def flat(config: SessionConfig) -> Settings:
     {'type': 'realtime', 'audio.output.voice': 'marin'}
     """
     return flat_json(wire.encode_session(config))
-
-
-def flat_json(session: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Return a session object of the wire as settings by path; `prefix` is the path of an object inside it."""
-    settings: Settings = {}
-    for name, value in session.items():
-        path = f"{prefix}{name}"
-        inner = path in _BRANCHES and isinstance(value, Mapping)
-        settings |= flat_json(value, f"{path}.") if inner else {path: value}
-    return settings
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

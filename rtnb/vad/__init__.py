@@ -18,15 +18,6 @@ from rtnb.vad.server_vad import (
 )
 
 __all__ = [
-    "FRAME_MS",
-    "Segment",
-    "ServerVadMachine",
-    "SpeechProbabilities",
-    "SpeechStarted",
-    "SpeechStopped",
-    "VadConstants",
-    "idle_timeout_span",
-    "push_to_many",
-    "server_vad_segments",
-    "speech_probabilities",
-]
+    "FRAME_MS", "Segment", "ServerVadMachine", "SpeechProbabilities", "SpeechStarted", "SpeechStopped", "VadConstants",
+    "idle_timeout_span", "push_to_many", "server_vad_segments", "speech_probabilities",
+]  # fmt: skip

@@ -17,8 +17,9 @@ from traitlets import TraitError
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
+from rtnb.trace.rules import flat_json
 from rtnb.transport import TargetFacts
-from rtnb.tuning.updates import MISSING, Settings, flat_json, lookup, nested, same
+from rtnb.tuning.updates import MISSING, Settings, lookup, nested, same
 from rtnb.widgets import settings as groups
 from rtnb.widgets._base import SafeRepr, format_error
 from rtnb.widgets._settings_update import SettingsUpdater

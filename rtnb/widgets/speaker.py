@@ -108,10 +108,8 @@ class Speaker(SessionView):
         if piece is None or is_cut:
             return None
         if item_id != self._item:
-            self._item, self._resampler = item_id, Resampler(from_rate_hz=piece.rate_hz, to_rate_hz=RATE_HZ)
-        exact = piece.rate_hz == RATE_HZ
-        pcm = piece.samples.tobytes() if exact else encode_pcm16(self._resampler.process(piece.samples))
-        return {"item": item_id}, [pcm]
+            self._item, self._resampler = item_id, Resampler(from_rate_hz=piece.form.rate_hz, to_rate_hz=RATE_HZ)
+        return {"item": item_id}, [encode_pcm16(self._resampler.process(self.feed.timeline.decoded(piece)))]
 
     def _ship(self, packets: list[Packet]) -> None:
         """Send packets to the page; without one they wait, for `STALE_S` and up to `WAITING_BYTES`."""

@@ -48,8 +48,9 @@ class Waveform(SessionView):
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         for piece in self.feed.pieces.values():
-            part = self.feed.timeline.bins[piece.lane].read(piece.index, piece.index + piece.n_bins)
-            self._stream.publish("bins", {"lane": piece.lane, "index": piece.index}, [part.tobytes()])
+            index, stop = int(piece.start_ms // BIN_MS), int(piece.stop_ms // BIN_MS) + 1
+            part = self.feed.timeline.bins[piece.lane].read(index, stop)
+            self._stream.publish("bins", {"lane": piece.lane, "index": index}, [part.tobytes()])
         self._publish_marks(self.feed.timeline.touched)
 
     def _on_played(self) -> None:

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtnb.audio import decode_alaw, decode_ulaw, read_wav, write_wav
+from rtnb.audio import codec, read_wav, write_wav
 from rtnb.errors import AudioError
 
 PCM, FLOAT, ALAW, ULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -36,8 +36,8 @@ GOOD = wav(struct.pack("<4h", 0, 16384, -16384, -32768))
         (wav(struct.pack("<2i", 2**30, -(2**31)), bits=32), [0.5, -1]),
         (wav(struct.pack("<3f", 0.5, -1, 2), tag=FLOAT, bits=32), [0.5, -1, 2]),
         (wav(struct.pack("<2d", 0.5, -1), tag=FLOAT, bits=64), [0.5, -1]),
-        (wav(b"\xaa\x2a", tag=ALAW, bits=8), decode_alaw(b"\xaa\x2a").tolist()),
-        (wav(b"\x80\x00", tag=ULAW, bits=8), decode_ulaw(b"\x80\x00").tolist()),
+        (wav(b"\xaa\x2a", tag=ALAW, bits=8), codec("audio/pcma").decode(b"\xaa\x2a").tolist()),
+        (wav(b"\x80\x00", tag=ULAW, bits=8), codec("audio/pcmu").decode(b"\x80\x00").tolist()),
         (wav(struct.pack("<4h", 0, 16384, -16384, -16384), channels=2), [0.25, -0.5]),
         (wav(b"\0" * 600, channels=300), [0]),
         (wav(b""), []),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtnb.audio import decode_pcm16, decode_ulaw, resample, write_wav
+from rtnb.audio import codec, decode_pcm16, resample, write_wav
 from rtnb.errors import AudioError, LocalProtocolError, RequestTimeout, ServiceError
 from rtnb.protocol import SemanticVad, ServerVad, events
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
@@ -81,7 +81,7 @@ async def test_g711_in(joined: Joined) -> None:
     await push_to_talk(joined, input_format="g711_ulaw")
     await joined.session.say(tone(200), rate_hz=24_000, respond=False)
     assert [len(chunk) for chunk in appended(joined)] == [800, 800]
-    heard = decode_ulaw(b"".join(appended(joined)))
+    heard = codec("audio/pcmu").decode(b"".join(appended(joined)))
     assert np.allclose(heard, resample(tone(200), from_rate_hz=24_000, to_rate_hz=8_000), atol=0.02)
 
 

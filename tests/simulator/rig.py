@@ -16,11 +16,11 @@ import pydantic
 from rtnb.audio import babble, codec, resample
 from rtnb.protocol import Connection, Item, ServerVad, SessionConfig, events
 from rtnb.protocol.values import ContentPart, ResponseConfig
-from rtnb.simulator.faults import Close, Fault
-from rtnb.simulator.pacing import LatencyProfile
-from rtnb.simulator.responder import RulesResponder, ScenarioResponder
+from rtnb.simulator.faults import Close, Fault, LatencyProfile
+from rtnb.simulator.parts import World
+from rtnb.simulator.responder import RulesResponder
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.session import ServiceSession, World
+from rtnb.simulator.session import ServiceSession
 from rtnb.simulator.voice import BabbleVoice
 
 FRAME_MS = 32
@@ -65,16 +65,15 @@ def at_once(work: Coroutine[Any, Any, None]) -> None:
 
 def world(**options: Any) -> World:
     """What sessions share in a test: no waiting, a babbling voice."""
-    scenario = options.pop("scenario", None)
-    steps = Scenario.from_dict(scenario) if scenario is not None else None
+    scenario = Scenario.from_dict(options.pop("scenario", {"steps": []}))
     latency = LatencyProfile.parse(options.pop("latency", "fast"))
 
     def behave(number: int) -> Any:
-        return RulesResponder(seed=number) if steps is None else ScenarioResponder(steps, RulesResponder(seed=number))
+        return RulesResponder(seed=number)
 
     options.setdefault("faults", ())
     options["faults"] = tuple(Fault.parse(f) for f in options["faults"])
-    made = {"voice": BabbleVoice(seed=0), "make_responder": behave, "latency": latency, **options}
+    made = {"voice": BabbleVoice(seed=0), "make_responder": behave, "latency": latency, "scenario": scenario, **options}
     return World(**made)
 
 

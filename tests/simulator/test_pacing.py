@@ -1,4 +1,4 @@
-"""When deltas are sent: `rtnb.simulator.pacing`."""
+"""When deltas are sent: `rtnb.simulator.faults.LatencyProfile`, `rtnb.simulator.speech.plan`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.audio import RATE_HZ, codec, resample
-from rtnb.simulator.pacing import PRESETS, LatencyProfile, Planned, cut, plan, plan_text
-from rtnb.simulator.speech import Speech, align, tokens
+from rtnb.simulator.faults import PRESETS, LatencyProfile
+from rtnb.simulator.speech import Planned, Speech, align, cut, plan, plan_text, tokens
 
 FAST, REALISTIC, REAL_TIME = PRESETS["fast"], PRESETS["realistic"], PRESETS["real_time"]
 TEXT = "Hello! How can I help you today? It is sunny, with a light breeze."
@@ -125,8 +125,8 @@ def test_parse_names_and_changes() -> None:
         ("", "allowed: realistic, real_time, fast"),
         ("first_delta=300", "did you mean 'first_delta_ms'"),
         ("first_delta_ms=soon", "'soon'; allowed: a number"),
-        ("jitter_ms=-1", "allowed: 0 ms or more"),
-        ("jitter_ms=inf", "allowed: 0 ms or more"),
+        ("jitter_ms=-1", "allowed: a number, 0 ms or more"),
+        ("jitter_ms=inf", "allowed: a number, 0 ms or more"),
         ("jitter_ms=nan", "allowed: a number"),
         ("audio_rate=0", "above 0"),
         ("audio_rate=2,fast", "'fast' is not known"),

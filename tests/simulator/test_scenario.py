@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.faults import Fault
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.scenario import Call, Scenario, Step, When
 
 WEATHER: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Token counts against figures that were worked out by hand: `rtnb.simulator.usage`, through real sessions."""
+"""Token counts against figures that were worked out by hand: `rtnb.simulator.conversation`, through real sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
-from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Tokens, image_tokens, text_tokens
+from rtnb.simulator.conversation import ContextTokens, ContextTooLongError, Tokens, image_tokens, text_tokens
 from tests.simulator.rig import WRITTEN, Rig, spoken, world
 
 ANSWERS = [" ".join(["word"] * count) for count in (30, 20, 40, 10, 25, 15)]
@@ -106,36 +106,31 @@ async def test_an_image_is_read_with_every_response() -> None:
         assert figures(await rig.ask("And now?"))[2] == 255
 
 
-def filled(count: int, limit: int) -> ContextTokens:
-    context = ContextTokens(limit)
-    for number in range(count):
-        context.set(str(number), Tokens(text=10))
-    return context
+def filled(count: int) -> dict[str, Tokens]:
+    return {str(number): Tokens(text=10) for number in range(count)}
 
 
 def test_the_oldest_items_are_dropped_for_good_where_the_context_is_full() -> None:
-    order = [str(number) for number in range(12)]
-    context = filled(12, limit=100)
-    reading = context.read(order, "")
-    assert reading.ids == tuple(order[2:])
+    context, costs = ContextTokens(100), filled(12)
+    reading = context.read(costs, "")
+    assert reading.ids == tuple(costs)[2:]
     assert reading.details.text_tokens == 100
     assert reading.details.cached_tokens == 0
-    context.remove("11")
-    assert context.read(order[:-1], "").ids == tuple(order[2:-1])  # what was dropped stays away
+    del costs["11"]
+    assert context.read(costs, "").ids == tuple(costs)[2:]  # what was dropped stays away
 
 
 def test_the_retention_ratio_drops_more_at_once_and_so_keeps_the_cache_longer() -> None:
-    order = [str(number) for number in range(12)]
+    order = tuple(filled(12))
     truncation = {"type": "retention_ratio", "retention_ratio": 0.5}
-    assert filled(12, limit=100).read(order, "", truncation=truncation).ids == tuple(order[7:])
+    assert ContextTokens(100).read(filled(12), "", truncation=truncation).ids == order[7:]
     limited = {**truncation, "token_limits": {"post_instructions": 60}}
-    assert filled(12, limit=100).read(order, "", truncation=limited).ids == tuple(order[9:])
+    assert ContextTokens(100).read(filled(12), "", truncation=limited).ids == order[9:]
 
 
 def test_without_truncation_a_full_context_is_an_error() -> None:
-    order = [str(number) for number in range(12)]
     with pytest.raises(ContextTooLongError, match="120 tokens; the limit is 100"):
-        filled(12, limit=100).read(order, "", truncation="disabled")
+        ContextTokens(100).read(filled(12), "", truncation="disabled")
 
 
 async def test_a_session_with_truncation_disabled_fails_the_response_and_lives_on(

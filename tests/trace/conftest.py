@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import rtnb
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.client.log import EventLog
+from rtnb.audio import codec, resample
+from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
-from rtnb.trace import Entries, Timeline
+from rtnb.trace import Entries, Entry, Timeline
 
 CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 
@@ -27,22 +30,43 @@ class Talk:
     simulator: rtnb.Simulator
     path: Path
     log: EventLog
-    answers: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
-    """Item id -> its audio."""
+    answers: dict[str, str]
+    """Item id -> checksum of its audio."""
 
-    def turns(self) -> list[dict[str, Any]]:
-        """The turns of the live session, as the widgets show them."""
-        timeline = Timeline()
+    def facts(self) -> dict[str, Any]:
+        """Facts as the widgets of the live session show them, without the secret."""
+        timeline, meter = Timeline(), LatencyMeter()
         entries = Entries(timeline)
+        meter.feed(self.log)
         for row in self.log:
             timeline.add(row)
             entries.add(row)
-        return [asdict(entry) for entry in entries.timed()]
+        changes = [row for row in self.log if row.type in ("session.created", "session.updated")]
+        settings: Any = [(timeline.ms(row), getattr(row.event, "session", None)) for row in changes]
+        return facts_of(self.log, entries.timed(), settings, meter) | {"audio": self.answers}
 
-    def latency(self) -> str:
-        meter = LatencyMeter()
-        meter.feed(self.log)
-        return repr(meter.turns)
+
+def facts_of(rows: Iterable[LogRow], turns: list[Entry], settings: list[Any], meter: LatencyMeter) -> dict[str, Any]:
+    """What a live session and its recording must have in common, as JSON."""
+    received: dict[str, bytes] = defaultdict(bytes)
+    sent = sha256()
+    for row in rows:
+        if isinstance(row.event, events.ResponseOutputAudioDelta):
+            received[row.event.item_id] += bytes(row.event.delta)
+        elif isinstance(row.event, events.InputAudioBufferAppend):
+            sent.update(row.event.audio)
+    audio = {
+        id: resample(codec("audio/pcmu").decode(data), from_rate_hz=8000, to_rate_hz=24_000)
+        for id, data in received.items()
+    }
+    facts = {
+        "turns": [asdict(turn) | {"response_id": ""} for turn in turns],
+        "audio": {id: sha256(samples.tobytes()).hexdigest() for id, samples in audio.items()},
+        "sent": sent.hexdigest(),
+        "settings": [(t_ms, repr(config)) for t_ms, config in settings],
+        "latency": repr(meter.turns),
+    }
+    return dict(json.loads(json.dumps(facts).replace(CANARY, "****")))
 
 
 async def _talk(simulator: rtnb.Simulator, path: Path) -> Talk:
@@ -75,7 +99,7 @@ async def _talk(simulator: rtnb.Simulator, path: Path) -> Talk:
     found = {}
     for response in responses:
         [item_id] = {row.event.item_id for row in session.log if _is_audio_of(row.event, response.id)}
-        found[item_id] = np.asarray(response.audio)
+        found[item_id] = sha256(response.audio.tobytes()).hexdigest()
     return Talk(simulator, path, session.log, found)
 
 

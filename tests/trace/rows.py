@@ -10,15 +10,15 @@ import numpy as np
 
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
-from rtnb.protocol.events import Event
+from rtnb.protocol.events import CLIENT_EVENTS, Event
 from rtnb.trace.file import TraceWriter
 
 
 def log_of(*rows: tuple[float, Event]) -> EventLog:
     log = EventLog()
-    sent = (events.InputAudioBufferAppend, events.ConversationItemTruncate)
     for at_s, event in rows:
-        log.record("sent" if isinstance(event, sent) else "received", event, monotonic_s=at_s, wall_time=0.0)
+        direction = "sent" if event.type in CLIENT_EVENTS else "received"
+        log.record(direction, event, monotonic_s=at_s, wall_time=at_s)
     return log
 
 

@@ -9,35 +9,35 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-import rtnb
+from rtnb.protocol import events
+from rtnb.protocol.values import Response, SessionConfig, Usage
 from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.trace import Trace, save_trace
 from rtnb.trace.comparison import Comparison, compare
 from rtnb.vad import server_vad_segments, speech_probabilities
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
+from tests.trace.rows import delta, log_of, written
 from tests.trace.talk import near_session
 
 FIRST, SECOND, THIRD = "my order number is", "one two three four", "please tell me where it is"
-HALVES = spoken(FIRST, silence_ms=0), spoken(SECOND, lead_ms=600)
-
-
+PARTS = {FIRST: spoken(FIRST, silence_ms=0), SECOND: spoken(SECOND, lead_ms=600), THIRD: spoken(THIRD)}
+WHOLE = np.concatenate([PARTS[FIRST], PARTS[SECOND]])
+"""A sentence with a pause of about 600 ms in it."""
 STEPS = [{"when": {"text": "where"}, "say": "It is <b>here</b>."}, {"when": {"speech": True}, "say": "Yes."}]
 
 
 def recorded(path: Path, silence_ms: int) -> Trace:
-    """Two sentences, the first with a pause of about 600 ms in it, to a turn detection that waits `silence_ms`."""
+    """Two sentences, to a turn detection that waits `silence_ms`."""
 
     async def talk() -> None:
         exact = ExactTranscriber()
         vad = {"type": "server_vad", "silence_duration_ms": silence_ms}
         settings = {"turn_detection": vad, "transcription": "whisper-1", "voice": "marin"}
-        for text, audio in ((FIRST, HALVES[0]), (SECOND, HALVES[1]), (THIRD, spoken(THIRD))):
+        for text, audio in (PARTS | {f"{FIRST} {SECOND}": WHOLE}).items():
             exact.learn(text, audio)
-        whole = np.concatenate(HALVES)
-        exact.learn(f"{FIRST} {SECOND}", whole)
         async with near_session(settings, latency="realistic", transcriber=exact, scenario={"steps": STEPS}) as session:
-            for audio in (whole, spoken(THIRD)):
+            for audio in (WHOLE, PARTS[THIRD]):
                 await session.say(audio, rate_hz=24_000, respond=False)
                 await session.next_response(20)
                 await session.update(speed=1.0 if silence_ms > 500 else 1.2)
@@ -67,7 +67,7 @@ def test_a_turn_that_was_cut_off_stands_beside_the_whole_one(compared: Compariso
 
 
 def test_the_cut_off_turns_are_those_that_the_simulated_detection_predicts(compared: Comparison) -> None:
-    probabilities = speech_probabilities(np.concatenate(HALVES), rate_hz=24_000)
+    probabilities = speech_probabilities(WHOLE, rate_hz=24_000)
     for trace, silence_ms in ((compared.a, 800), (compared.b, 200)):
         predicted = server_vad_segments(probabilities, silence_duration_ms=silence_ms)
         turns = [turn for turn in trace.turns if turn.role == "user" and "where" not in turn.text]
@@ -104,26 +104,23 @@ def test_the_table_in_a_cell_marks_words_and_shows_service_text_as_text(compared
 
 def test_the_figure_has_a_lane_per_side_and_trace(compared: Comparison) -> None:
     ax = compared.plot()
-    assert [label.get_text() for label in ax.get_yticklabels()] == [
-        "user, a",
-        "assistant, a",
-        "user, b",
-        "assistant, b",
-    ]
+    lanes = ["user, a", "assistant, a", "user, b", "assistant, b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == lanes
     assert ax.get_xlabel() == "time (s)"
-    hatched = [bars for bars in ax.collections if bars.get_hatch()]
-    assert sum(len(bars.get_paths()) for bars in hatched) == 1
+    assert sum(len(bars.get_paths()) for bars in ax.collections if bars.get_hatch()) == 1
     plt.close(ax.figure)
 
 
-async def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        async with rtnb.connect("sim", latency="fast", trace=tmp_path / f"{name}.rtnb") as session:
-            await session.ask("Hello!")
-    with rtnb.Trace(tmp_path / "a.rtnb") as a, rtnb.Trace(tmp_path / "b.rtnb") as b:
-        compared = compare(a, b)
-        assert a.cost.unknown, "the simulator's model has no price"
-        assert compared.measures.loc["cost (USD, about)"].isna().all()
-        assert compared.measures.loc["answer p95 (ms)"].isna().all(), "of one answer"
-        assert compared.measures.loc["answer p50 (ms)"].notna().all()
+def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
+    created = events.SessionCreated(session=SessionConfig(model="unknown"))
+    answer = [events.ResponseCreate(), events.ResponseCreated(response=Response(id="r")), delta(100)]
+    done = events.ResponseDone(response=Response(id="r", status="completed", usage=Usage(input_tokens=5)))
+    log = log_of(*enumerate((created, *answer, done)))
+    with Trace(written(tmp_path / "a.rtnb", log)) as trace:
+        compared = compare(trace, trace)
+        assert trace.cost.unknown, "the model has no price"
+        known = compared.measures.notna().all(axis=1)
+        assert not known["cost (USD, about)"]
+        assert not known["answer p95 (ms)"], "of one answer"
+        assert known["answer p50 (ms)"]
         assert "not shown" in compared._repr_html_()

@@ -82,24 +82,12 @@ async def test_it_streams_in_real_time_and_refuses_what_it_cannot_identify(ga: J
 
 
 def _calibration() -> Calibration:
-    return Calibration(
-        deployment="a host/gpt:1",
-        constants=VadConstants(hysteresis=0.1),
-        phase_ms=8,
-        like={"hysteresis": (0.05, 0.1)},
-        start_f1=0.9,
-        stop_f1=0.85,
-        same_frame=0.8,
-        start_f1_before=0.7,
-        stop_f1_before=0.6,
-        same_frame_before=0.5,
-        n_starts=12,
-        n_stops=11,
-        n_settings=6,
-        audio_s=60.0,
-        ignored={},
-        anomalies=("odd",),
-    )
+    scores = {"start_f1": 0.9, "stop_f1": 0.85, "same_frame": 0.8}
+    before = {"start_f1_before": 0.7, "stop_f1_before": 0.6, "same_frame_before": 0.5}
+    counts: Any = {"n_starts": 12, "n_stops": 11, "n_settings": 6, "audio_s": 60.0}
+    found: Any = {"phase_ms": 8, "like": {"hysteresis": (0.05, 0.1)}, "ignored": {}, "anomalies": ("odd",)}
+    constants = VadConstants(hysteresis=0.1)
+    return Calibration(deployment="a host/gpt:1", constants=constants, **scores, **before, **counts, **found)
 
 
 async def test_without_recordings_nothing_is_sent(ga: Joined) -> None:

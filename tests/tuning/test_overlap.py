@@ -11,8 +11,8 @@ import pytest
 import rtnb
 from rtnb.audio import babble
 from rtnb.errors import LocalProtocolError
+from rtnb.tuning import OverlapSettings
 
-LOW, HIGH = rtnb.ServerVad(threshold=0.4), rtnb.ServerVad(threshold=0.95)
 VOICE = babble("wait, I meant the other one", rate_hz=24_000).audio
 
 
@@ -21,6 +21,12 @@ async def session() -> AsyncIterator[rtnb.Session]:
     """A session with a simulator that answers at once."""
     async with rtnb.connect("sim", latency="fast") as session:
         yield session
+
+
+def switched(session: rtnb.Session, *, speaking: float = 0.95, listening: float = 0.4) -> OverlapSettings:
+    """Begin to switch between two thresholds."""
+    low, high = (rtnb.ServerVad(threshold=threshold) for threshold in (listening, speaking))
+    return session.overlap_settings(listening=low, speaking=high)
 
 
 def steps(session: rtnb.Session, *types: str) -> list[Any]:
@@ -38,24 +44,20 @@ def steps(session: rtnb.Session, *types: str) -> list[Any]:
 async def until_updated(session: rtnb.Session, threshold: float, *, updates: int = 0) -> None:
     """Wait until the service confirms a threshold, and at least so many updates were sent."""
     stream = aiter(session)
-    while (
-        getattr(session.config.turn_detection, "threshold", None) != threshold
-        or len(session.log.filter("session.update")) < updates
-    ):
+    while getattr(session.config.turn_detection, "threshold", 0) != threshold or len(steps(session)) < updates:
         await anext(stream)
 
 
 async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> None:
     session.playback.assume_real_time = False
-    switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+    switch = switched(session)
     await until_updated(session, 0.4)
     for turn in (1, 2):
         await session.ask("What is a delta?")
         await until_updated(session, 0.4, updates=1 + 2 * turn)
     audio, done = "response.output_audio.delta", "response.done"
     found = steps(session, audio, done)
-    thresholds = [one for one in found if isinstance(one, float)]
-    assert thresholds == [0.4, 0.95, 0.4, 0.95, 0.4]
+    assert steps(session) == [0.4, 0.95, 0.4, 0.95, 0.4]
     assert found.index(audio) < found.index(0.95)
     assert found.index(done) < len(found) - 1 - found[::-1].index(0.4)
     await switch.aclose()
@@ -63,7 +65,7 @@ async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> 
 
 
 async def test_listening_waits_for_the_end_of_the_playback(session: rtnb.Session) -> None:
-    session.overlap_settings(listening=LOW, speaking=HIGH)
+    switched(session)
     await session.ask("Count to three.")
     await until_updated(session, 0.95)
     assert session.playback.playing
@@ -72,7 +74,7 @@ async def test_listening_waits_for_the_end_of_the_playback(session: rtnb.Session
 
 
 async def test_an_interruption_ends_the_state_speaking(session: rtnb.Session) -> None:
-    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=0.5))
+    switched(session, speaking=0.5)
     await session.ask("Count to twenty.")
     await until_updated(session, 0.5)
     await session.interrupt()
@@ -86,7 +88,7 @@ async def test_an_interruption_ends_the_state_speaking(session: rtnb.Session) ->
 async def test_the_speaking_threshold_decides_on_speech_over_the_answer(
     session: rtnb.Session, threshold: float, n_starts: int
 ) -> None:
-    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=threshold))
+    switched(session, speaking=threshold)
     await until_updated(session, 0.4)
     await session.ask("Count to twenty.")
     await until_updated(session, threshold)
@@ -98,7 +100,7 @@ async def test_the_speaking_threshold_decides_on_speech_over_the_answer(
 
 async def test_a_refused_setting_ends_the_switch_and_is_kept(session: rtnb.Session) -> None:
     session.playback.assume_real_time = False
-    switch = session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=7.0))
+    switch = switched(session, speaking=7.0)
     await session.ask("What is a delta?")
     while switch.problem is None:
         await session.input_audio_buffer.clear()
@@ -109,7 +111,7 @@ async def test_a_refused_setting_ends_the_switch_and_is_kept(session: rtnb.Sessi
 @pytest.mark.parametrize("n_answers", range(4))
 async def test_listening_is_in_force_after_a_close_at_any_moment(session: rtnb.Session, n_answers: int) -> None:
     session.playback.assume_real_time = False
-    switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+    switch = switched(session)
     for _ in range(n_answers):
         await session.ask("What is a delta?")
     await switch.aclose()
@@ -119,10 +121,11 @@ async def test_listening_is_in_force_after_a_close_at_any_moment(session: rtnb.S
 
 
 async def test_a_new_switch_during_an_answer_takes_over(session: rtnb.Session) -> None:
-    session.overlap_settings(listening=LOW, speaking=HIGH)
+    former = switched(session)
     await session.ask("Count to three.")
-    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=0.8))
-    await until_updated(session, 0.4)
+    switched(session, listening=0.3, speaking=0.8)
+    assert repr(former) == "<OverlapSettings: ended>"
+    await until_updated(session, 0.3)
     await session.ask("Count to two.")
     await until_updated(session, 0.8)
     assert 0.95 not in steps(session)[steps(session).index(0.8) :]
@@ -130,22 +133,14 @@ async def test_a_new_switch_during_an_answer_takes_over(session: rtnb.Session) -
 
 async def test_the_switch_ends_with_its_session() -> None:
     async with rtnb.connect("sim", latency="fast") as session:
-        switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+        switch = switched(session)
         await until_updated(session, 0.4)
     await switch.aclose()
     assert switch.problem is None
     assert repr(switch) == "<OverlapSettings: ended>"
 
 
-async def test_a_new_switch_ends_the_former_one(session: rtnb.Session) -> None:
-    former = session.overlap_settings(listening=LOW, speaking=HIGH)
-    await until_updated(session, 0.4)
-    session.overlap_settings(listening=rtnb.ServerVad(threshold=0.3), speaking=HIGH)
-    await until_updated(session, 0.3)
-    assert repr(former) == "<OverlapSettings: ended>"
-
-
 async def test_a_transcription_session_is_refused() -> None:
     async with rtnb.connect("sim", intent="transcription") as session:
         with pytest.raises(LocalProtocolError, match="in a transcription session the assistant never speaks"):
-            session.overlap_settings(listening=LOW, speaking=HIGH)
+            switched(session)

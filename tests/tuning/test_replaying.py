@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ from rtnb.errors import TraceError
 from rtnb.protocol import events
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace import Trace
-from tests.trace.conftest import Talk, talk
+from tests.trace.conftest import Talk, talk, trace
 from tests.trace.rows import log_of
 
-__all__ = ["talk"]  # a fixture
+__all__ = ["talk", "trace"]  # fixtures
 
 FRAME_MS = 32
 LIMIT_MS = 20.0
@@ -31,36 +31,25 @@ def _boundaries(trace: Trace) -> list[tuple[str, int]]:
     return [(row.type, getattr(row.event, names[row.type])) for row in trace.log if row.type in names]
 
 
-async def test_the_same_timing_gives_the_same_turns(talk: Talk, tmp_path: Path) -> None:
-    before = Trace(talk.path)
-    after = await rtnb.replay(before, talk.simulator, path=tmp_path / "again.rtnb")
-    assert [name for name, _ in _boundaries(after)] == [name for name, _ in _boundaries(before)]
-    for (_, new_ms), (_, old_ms) in zip(_boundaries(after), _boundaries(before), strict=True):
-        assert abs(new_ms - old_ms) <= FRAME_MS
-    assert [turn.text for turn in after.turns if turn.role != "assistant"] == [
-        turn.text for turn in before.turns if turn.role != "assistant"
-    ]
-    assert [row.event for row in after.log.filter("error")] != []  # the update is refused again
-    after.close()
-    before.close()
+async def test_the_same_timing_gives_the_same_turns(talk: Talk, trace: Trace, tmp_path: Path) -> None:
+    with await rtnb.replay(trace, talk.simulator, path=tmp_path / "again.rtnb") as again:
+        (names, old_ms), (new_names, new_ms) = (zip(*_boundaries(one), strict=True) for one in (trace, again))
+        assert new_names == names
+        assert np.abs(np.subtract(new_ms, old_ms)).max() <= FRAME_MS
+        texts, new_texts = ([one.text for one in side.turns if one.role != "assistant"] for side in (trace, again))
+        assert new_texts == texts
+        assert len(again.log.filter("error")) == 1  # the update is refused again
 
 
-async def test_reacting_waits_for_each_answer_and_takes_other_settings(talk: Talk) -> None:
-    with Trace(talk.path) as before:
-        after = await rtnb.replay(
-            before, talk.simulator, mode="reacting", settings={"instructions": "Be brief.", "input_format": "audio/pcm"}
-        )
-    assert after.settings_at(after.duration_ms).instructions == "Be brief."
-    assert after.settings_at(after.duration_ms).input_format.type == "audio/pcm"
-    answers = [turn for turn in after.turns if turn.role == "assistant"]
-    assert [turn.status for turn in answers] == ["complete"] * 3
-    assert [turn.text for turn in after.turns if turn.role == "user"] == [
-        "What is the weather in Oslo?",
-        "Count to five please!",
-        "Good bye!",
-    ]
-    assert "rain in Oslo" in next(turn.text for turn in after.turns if turn.role == "tool")
-    after.close()
+async def test_reacting_waits_for_each_answer_and_takes_other_settings(talk: Talk, trace: Trace) -> None:
+    settings = {"instructions": "Be brief.", "input_format": "audio/pcm"}
+    with await rtnb.replay(trace, talk.simulator, mode="reacting", settings=settings) as again:
+        config = again.settings_at(again.duration_ms)
+        assert (config.instructions, config.input_format.type) == ("Be brief.", "audio/pcm")
+        assert [turn.status for turn in again.turns if turn.role == "assistant"] == ["complete"] * 3
+        texts = ["What is the weather in Oslo?", "Count to five please!", "Good bye!"]
+        assert [turn.text for turn in again.turns if turn.role == "user"] == texts
+        assert "rain in Oslo" in next(turn.text for turn in again.turns if turn.role == "tool")
 
 
 async def test_an_unknown_mode_is_refused(talk: Talk) -> None:
@@ -76,10 +65,6 @@ async def test_a_missing_trace_is_said_before_anything_is_opened(tmp_path: Path)
 # --- the other side ---------------------------------------------------------------------------------------------------
 
 
-def _received(rows: Any) -> list[LogRow]:
-    return [row for row in rows if row.direction == "received"]
-
-
 async def _lateness_ms(found: list[float]) -> None:
     """Measure how late this busy computer wakes a task."""
     while True:
@@ -88,49 +73,43 @@ async def _lateness_ms(found: list[float]) -> None:
         found.append(1000 * (time.monotonic() - due_s))
 
 
-async def test_a_client_of_a_recording_receives_the_same_events_at_the_same_times(talk: Talk) -> None:
+async def test_a_client_of_a_recording_receives_the_same_events_at_the_same_times(trace: Trace) -> None:
     lateness_ms: list[float] = []
-    with Trace(talk.path) as kept, rtnb.Simulator(replay=kept) as service:
+    with rtnb.Simulator(replay=trace) as service:
         probe = asyncio.create_task(_lateness_ms(lateness_ms))
-        again = await rtnb.replay(kept, service)
+        again = await rtnb.replay(trace, service)
         probe.cancel()
-        old, new = _received(kept.rows()), _received(again.rows())
+    with again:
+        old, new = ([row for row in one.rows() if row.direction == "received"] for one in (trace, again))
         assert [row.type for row in new] == [row.type for row in old]
-        same = [(a, b) for a, b in zip(old, new, strict=True) if a.type.startswith(("response.", "input_audio"))]
-        for a, b in same:
-            if not a.type.startswith(("response.created", "response.done")):  # they echo an id of the client
+        for a, b in zip(old, new, strict=True):
+            # The begin and the end of a response echo an id of the client.
+            if re.match("response.(?!created|done)|input_audio", a.type):
                 assert a.event == b.event
-        # From event to event: a stall of this computer is in one distance, and not in all that follow.
-        distances = [np.diff([1000 * row.monotonic_s for row in rows]) for rows in (old, new)]
-        late_ms = np.abs(distances[1] - distances[0])
-        assert np.percentile(late_ms, 95) <= LIMIT_MS + 2 * np.percentile(
-            lateness_ms, 95
-        )  # this computer's own lateness
-        assert abs(distances[1].sum() - distances[0].sum()) < 1000
-        again.close()
+    # From event to event: a stall of this computer is in one distance, and not in all that follow.
+    distances = [np.diff([1000 * row.monotonic_s for row in rows]) for rows in (old, new)]
+    own_ms = np.percentile(lateness_ms, 95)  # this computer's own lateness
+    assert np.percentile(np.abs(distances[1] - distances[0]), 95) <= LIMIT_MS + 2 * own_ms
+    assert abs(distances[1].sum() - distances[0].sum()) < 1000
 
 
-async def test_a_person_gets_the_recorded_answers(talk: Talk) -> None:
-    with Trace(talk.path) as kept, rtnb.Simulator(replay=kept) as service:
+async def test_a_person_gets_the_recorded_answers(trace: Trace) -> None:
+    sent = [row for row in trace.rows() if row.type == "input_audio_buffer.append"]
+    setup = [row for row in trace.log.filter("session.update") if row.number < sent[0].number]
+    with rtnb.Simulator(replay=trace) as service:
         async with rtnb.connect(service) as session:
-            for row in kept.log:
-                if row.type == "session.update":
-                    await session.send(row.event)
-                if row.type == "input_audio_buffer.append":
-                    break
-            sent = [row for row in kept.rows() if row.type == "input_audio_buffer.append"]
-            for row in sent[: len(sent) // 2]:
+            for row in (*setup, *sent[: len(sent) // 2]):
                 await session.send(row.event)
             async with asyncio.timeout(10):
                 async for event in session:
                     if event.type == "response.function_call_arguments.done":
                         break
-            assert "Oslo" in event.arguments  # type: ignore[attr-defined]
+            assert "Oslo" in event.arguments
             assert service.n_sessions == 1
 
 
-async def test_a_recording_waits_for_the_client(talk: Talk) -> None:
-    with Trace(talk.path) as kept, rtnb.Simulator(replay=kept) as service:
+async def test_a_recording_waits_for_the_client(trace: Trace) -> None:
+    with rtnb.Simulator(replay=trace) as service:
         async with rtnb.connect(service, request_timeout_s=0.3) as session:
             with pytest.raises(rtnb.RequestTimeout):
                 await session.conversation.item.create("Hello!")

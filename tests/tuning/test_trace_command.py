@@ -26,43 +26,37 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_show_prints_the_conversation_and_the_findings(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trace", "show", str(talk)]) == 0
-    out = capsys.readouterr().out
-    assert "You: What is a delta?" in out
-    assert "<Findings: none>" in out
-    assert "first audible" in out
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Run a command that succeeds; return its output."""
+    assert main(["trace", *map(str, words)]) == 0
+    return capsys.readouterr().out
 
 
-def test_html_writes_a_page_beside_the_trace(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trace", "html", str(talk)]) == 0
-    page = talk.with_suffix(".html")
-    assert f"Written: {page}" in capsys.readouterr().out
+def test_show_and_compare_print_what_was_found(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "show", talk)
+    assert all(words in shown for words in ("You: What is a delta?", "<Findings: none>", "first audible"))
+    compared = printed(capsys, "compare", talk, talk)
+    assert all(words in compared for words in ("cost (USD, about)", "findings_b"))
+
+
+def test_html_and_export_write_a_file(talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, subtitles = talk.with_suffix(".html"), tmp_path / "talk.srt"
+    assert printed(capsys, "html", talk) == f"Written: {page}\n"
     assert "Content-Security-Policy" in page.read_text(encoding="utf-8")
-
-
-def test_export_writes_what_the_suffix_says(talk: Path, tmp_path: Path) -> None:
-    assert main(["trace", "export", str(talk), str(tmp_path / "talk.srt")]) == 0
-    assert "You: What is a delta?" in (tmp_path / "talk.srt").read_text(encoding="utf-8")
+    assert printed(capsys, "export", talk, subtitles) == f"Written: {subtitles}\n"
+    assert "You: What is a delta?" in subtitles.read_text(encoding="utf-8")
 
 
 def test_replay_writes_a_trace_and_prints_the_comparison(
     talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(talk), "sim", str(tmp_path / "again.rtnb"), "--set", "instructions=Be brief.", "--set", "speed=1.2"]
-    assert main(["trace", "replay", *words, "--reacting"]) == 0
-    assert "user cut off" in capsys.readouterr().out
-    with Trace(tmp_path / "again.rtnb") as again:
+    path = tmp_path / "again.rtnb"
+    settings = ("--set", "instructions=Be brief.", "--set", "speed=1.2")
+    assert "user cut off" in printed(capsys, "replay", talk, "sim", path, *settings, "--reacting")
+    with Trace(path) as again:
         config = again.settings_at(again.duration_ms)
         assert (config.instructions, config.audio and config.audio.output.speed) == ("Be brief.", 1.2)
         assert "What is a delta?" in again.transcript
-
-
-def test_compare_prints_three_tables(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trace", "compare", str(talk), str(talk)]) == 0
-    out = capsys.readouterr().out
-    assert "cost (USD, about)" in out
-    assert "findings_b" in out
 
 
 @pytest.mark.parametrize(
@@ -78,13 +72,6 @@ def test_a_failure_is_one_line_and_exit_code_1(
 ) -> None:
     assert main(["trace", *(word.format(talk=talk) for word in words)]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_help_lists_the_sub_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["trace", "--help"])
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("show", "html", "export", "replay", "compare"))
 
 
 async def test_a_session_searches_its_own_log() -> None:

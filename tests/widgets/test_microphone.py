@@ -10,7 +10,7 @@ import pytest
 
 from rtnb import Budget, Custom, connect
 from rtnb._loop import shared_loop
-from rtnb.audio import decode_pcm16, decode_ulaw, encode_pcm16, read_wav, resample, write_wav
+from rtnb.audio import codec, decode_pcm16, encode_pcm16, read_wav, resample, write_wav
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.protocol import events
 from rtnb.protocol.values import AudioFormat
@@ -163,7 +163,7 @@ def test_a_g711_session_gets_8_khz(scene: Scene) -> None:
 
     on_loop(send)
     data = b"".join(event.audio for event in heard(scene, events.InputAudioBufferAppend, 40))
-    audio = decode_ulaw(data)
+    audio = codec("audio/pcmu").decode(data)
     assert 8_000 - 200 < len(audio) <= 8_000
     assert np.argmax(np.abs(np.fft.rfft(audio[2_000:6_000]))) * 2 == 440
 

@@ -132,10 +132,10 @@ async def test_g711_is_decoded_before_it_gets_to_the_page(open_notebook: Any) ->
     notebook = await opened(open_notebook, "speaker-g711.ipynb", [setup, "0"])
     code = """
 import numpy as np
-from rtnb.audio import encode_ulaw, decode_ulaw, resample
+from rtnb.audio import codec, resample
 tone = (0.3 * np.sin(np.arange(8000) / 8000 * 2 * np.pi * 440)).astype(np.float32)
 from rtnb._loop import shared_loop
-pcm = lambda part: encode_ulaw(tone)
+pcm = lambda part: codec("audio/pcmu").encode(tone)
 _ = shared_loop().run(scene.answer(np.zeros(24_000, np.int16), speed=None, chunk_ms=1000, encode=pcm))
 """
     await run(notebook, code)
