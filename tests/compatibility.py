@@ -23,22 +23,22 @@ import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
-from playwright.async_api import Browser, Page, async_playwright
+from packaging.requirements import Requirement
 from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Page
 from websockets.asyncio.client import ClientConnection, connect
 
 from rtnb.audio import babble, write_wav
-from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.benchmarks.stage import ROOT, chromium
 
-ROOT = Path(__file__).resolve().parent.parent
 INSTALL_S, START_S, OPEN_S, STEP_S = 900, 90, 120, 30
 SHOWN = ".rtnb-facts"
 FIREFOX = """
@@ -64,7 +64,7 @@ FIND = """((css, pattern) => {
 """Middle of the first visible element with a text."""
 
 CELL = """
-import asyncio, html, json
+import asyncio, json
 import ipywidgets, rtnb
 from IPython.display import display
 from rtnb.widgets.channel import shared_channel
@@ -74,30 +74,19 @@ facts = ipywidgets.HTML()
 display(playground, facts)
 
 
-def observe():
-    session = playground.session
-    log = session.log
-    heard = session.playback.heard()
-    return {{
-        "channel": shared_channel().status.kind,
-        "status": str(shared_channel().status),
-        "events": len(log),
-        "played_ms": 0.0 if heard.empty else float(heard.played_ms.max()),
-        "playback": repr(session.playback),
-        "frames": len(log.filter("input_audio_buffer.append")),
-        "turns": len(log.filter("input_audio_buffer.speech_stopped")),
-        "session": session.id,
-    }}
-
-
 async def show():
     while True:
         await asyncio.sleep(0.5)
-        try:
-            observed = observe()
-        except Exception as error:
-            observed = {{"error": repr(error)}}
-        facts.value = f"<pre class='rtnb-facts'>{{html.escape(json.dumps(observed))}}</pre>"
+        session = playground.session
+        observed = {{
+            "channel": shared_channel().status.kind,
+            "played_ms": float(session.playback.heard().played_ms.max() or 0),
+            "reported": "reported" in repr(session.playback),
+            "frames": len(session.log.filter("input_audio_buffer.append")),
+            "turns": len(session.log.filter("input_audio_buffer.speech_stopped")),
+            "session": session.id,
+        }}
+        facts.value = f"<pre class='rtnb-facts'>{{json.dumps(observed)}}</pre>"
 
 
 showing = asyncio.get_running_loop().create_task(show())
@@ -126,46 +115,57 @@ HEAD = (
     "| front end | version | browser | conversation | sound | microphone | channel | remarks |\n"
     "|---|---|---|---|---|---|---|---|"
 )
+OPEN = ("--no-browser", "--ServerApp.port={port}", "--ServerApp.token=", "--ServerApp.password=", "--allow-root")
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A front end: its packages, its server's command, and the page of the notebook."""
+    """A front end: its packages (the first names it), its server's command, and the page of the notebook."""
 
     name: str
-    package: str
     packages: tuple[str, ...]
-    command: tuple[str, ...] = ("jupyter-lab", "--ServerApp.token=", "--ServerApp.password=", "--allow-root")
+    command: tuple[str, ...] = ("jupyter-lab", *OPEN)
     path: str = "/lab/tree/trial.ipynb"
+    answers_at: str = "/"
+    """What the server serves as soon as it is up."""
     runs: bool = True
     """Whether the menu runs the cells; Voilà runs them unasked."""
     browser: str = "Chromium"
-    hub: bool = False
+    users: tuple[str, ...] = ("",)
+    """Users of a hub, who share one simulator."""
     host: str = "127.0.0.1"
     """Name in the address; another than this machine's stands for a server far away."""
     environment: str = ""
     """Name of a front end whose virtual environment it shares."""
 
 
-LAB = FrontEnd("lab", "jupyterlab", ("jupyterlab",))
-HUB = FrontEnd("hub", "jupyterhub", ("jupyterhub", "jupyterlab"), hub=True)
+LAB = FrontEnd("lab", ("jupyterlab",))
+VOILA = ("voila", "trial.ipynb", "--no-browser", "--port={port}")
+HUB = FrontEnd(
+    "hub", ("jupyterhub", "jupyterlab"), ("jupyterhub",), "/hub/login?next=/hub/spawn", users=("alice", "bob")
+)
 FRONT_ENDS = (
     replace(LAB, name="lab42", packages=("jupyterlab==4.2.*",)),
     LAB,
-    FrontEnd(
-        "notebook",
-        "notebook",
-        ("notebook>=7",),
-        ("jupyter-notebook", "--ServerApp.token=", "--ServerApp.password=", "--allow-root"),
-        "/notebooks/trial.ipynb",
-    ),
-    FrontEnd("voila", "voila", ("voila",), ("voila", "trial.ipynb"), "/", runs=False),
+    FrontEnd("notebook", ("notebook>=7",), ("jupyter-notebook", *OPEN), "/notebooks/trial.ipynb"),
+    FrontEnd("voila", ("voila",), VOILA, "/", "/voila/static", runs=False),
     HUB,
     replace(HUB, name="hub-far", host="hub.test", environment="hub"),
     replace(HUB, name="hub-proxy", host="hub.test", packages=(*HUB.packages, "jupyter-server-proxy")),
     replace(LAB, name="firefox", browser="Firefox", environment="lab"),
 )
 """All trials, in the order of the table."""
+
+
+async def until(what: str, probe: Callable[[], Awaitable[Any]], *, timeout_s: float = STEP_S) -> Any:
+    """Wait until a probe of the page finds something; returns it."""
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        with suppress(PlaywrightError, RuntimeError):  # a page that goes to another address
+            if found := await probe():
+                return found
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"{what}: not within {timeout_s:g} s")
 
 
 class Screen:
@@ -179,13 +179,18 @@ class Screen:
 
     async def find(self, css: str, pattern: str = "", *, timeout_s: float = STEP_S) -> list[float]:
         """Wait for a visible element whose text matches; returns its middle."""
-        end_s = time.monotonic() + timeout_s
-        while time.monotonic() < end_s:
-            with suppress(PlaywrightError, RuntimeError):  # a page that goes to another address
-                if place := await self.evaluate(f"{FIND}({json.dumps(css)}, {json.dumps(pattern)})"):
-                    return list(place)
-            await asyncio.sleep(0.2)
-        raise TimeoutError(f"{css} with {pattern!r}: not within {timeout_s:g} s")
+        expression = f"{FIND}({json.dumps(css)}, {json.dumps(pattern)})"
+        found = await until(f"{css} with {pattern!r}", lambda: self.evaluate(expression), timeout_s=timeout_s)
+        return list(found)
+
+    async def facts(self, what: str, test: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Wait until the kernel's facts on the page pass a test; returns them."""
+
+        async def probe() -> dict[str, Any] | None:
+            facts = json.loads(await self.evaluate(f"document.querySelector({SHOWN!r})?.textContent") or "{}")
+            return facts if facts and test(facts) else None
+
+        return dict(await until(what, probe))
 
     async def click(self, css: str, pattern: str = "", *, timeout_s: float = STEP_S) -> None:
         """Click the first visible element whose text matches."""
@@ -197,8 +202,8 @@ class Screen:
 class ChromiumScreen(Screen):
     """Page of Chromium, by Playwright."""
 
-    def __init__(self, browser: Browser, page: Page) -> None:
-        self.version, self.problems, self._page = f"Chromium {browser.version.split('.')[0]}", [], page
+    def __init__(self, version: str, page: Page) -> None:
+        self.version, self.problems, self._page = f"Chromium {version.split('.')[0]}", [], page
         page.on("pageerror", lambda error: self.problems.append(str(error).splitlines()[0]))
 
     async def evaluate(self, expression: str) -> Any:
@@ -290,8 +295,6 @@ class Trials:
         pause = np.zeros(2 * 24_000)
         write_wav(self.microphone, np.concatenate([pause, speech, pause]), rate_hz=24_000)
 
-    # --- environments -------------------------------------------------------------------------------------------------
-
     def install(self, end: FrontEnd) -> Path:
         """Return the `bin` folder of the front end's virtual environment, with this checkout installed into it."""
         home = self.folder / f"venv-{end.environment or end.name}"
@@ -342,121 +345,82 @@ class Trials:
             finally:
                 _end(process)
 
-    # --- trials -------------------------------------------------------------------------------------------------------
-
     async def attempt(self, end: FrontEnd) -> list[Row]:
         """Try one front end; returns a row for each of its users."""
-        bin_ = self.install(end)
-        folder = self.folder / f"work-{end.name}"
+        bin_, folder, port = self.install(end), self.folder / f"work-{end.name}", _free_port()
+        package, target, names = Requirement(end.packages[0]).name, '"sim"', {"port": port, "folder": folder}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        port = _free_port()
-        row = Row(end.package, _version(bin_, end.package), end.browser)
-        async with self.browser(end, f"http://{end.host}:{port}") as new_screen:
-            return await (self.try_hub if end.hub else self.try_one)(end, bin_, folder, new_screen, row, port)
+        with ExitStack() as servers:
+            if len(end.users) > 1:
+                simulator = _free_port()
+                url = f"http://127.0.0.1:{simulator}"
+                target = f"rtnb.Azure({url!r}, deployment='any', api_key='for-all')"
+                serve = [str(bin_ / "rtnb"), "simulate", "--port", str(simulator), "--key", "for-all"]
+                (folder / "jupyterhub_config.py").write_text(_HUB.format(**names, api=_free_port(), proxy=self.proxy()))
+                servers.enter_context(self.server("simulator", serve, folder=folder, url=url, bin_=bin_))
+            for user in end.users:
+                _write(folder / user / "trial.ipynb", target)
+            command = [str(bin_ / end.command[0]), *(word.format(**names) for word in end.command[1:])]
+            url = f"http://127.0.0.1:{port}{end.answers_at}"
+            servers.enter_context(self.server(end.name, command, folder=folder, url=url, bin_=bin_))
+            version, at = _version(bin_, package), f"http://{end.host}:{port}"
+            rows = [Row(f"{package} ({f'{end.name} {user}'.strip()})", version, end.browser) for user in end.users]
+            browser = self.firefox if end.browser == "Firefox" else self.chromium
+            async with browser(at) as new_screen:
+                screens = [await new_screen() for _ in rows]
+                talks = zip(screens, rows, end.users, strict=True)
+                sessions = await asyncio.gather(*(self.talk(end, at, *one) for one in talks))
+        if len(set(sessions)) != len(rows):
+            rows[-1].remarks.append(f"sessions are not separate: {sessions}")
+        return rows
 
     @asynccontextmanager
-    async def browser(self, end: FrontEnd, origin: str) -> AsyncIterator[NewScreen]:
-        """Start the browser with its fake microphone; `origin` counts as secure, as if it were https."""
-        async with AsyncExitStack() as stack:
-            if end.browser == "Firefox":
-                screen = await stack.enter_async_context(self.firefox(end))
-
-                async def only() -> Screen:
-                    return screen
-
-                yield only
-                return
-            playwright = await stack.enter_async_context(async_playwright())
-            speech = f"--use-file-for-fake-audio-capture={self.microphone}"
-            names = [
-                f"--unsafely-treat-insecure-origin-as-secure={origin}",
-                "--host-resolver-rules=MAP *.test 127.0.0.1",
-            ]
-            chromium = await playwright.chromium.launch(
-                executable_path=find_chromium(), args=[*flags(), speech, *names]
-            )
-            stack.push_async_callback(chromium.close)
+    async def chromium(self, origin: str) -> AsyncIterator[NewScreen]:
+        """Start Chromium with its fake microphone; `origin` counts as secure, as if it were https."""
+        speech = f"--use-file-for-fake-audio-capture={self.microphone}"
+        secure = f"--unsafely-treat-insecure-origin-as-secure={origin}"
+        async with chromium(speech, secure, "--host-resolver-rules=MAP *.test 127.0.0.1") as browser:
 
             async def new() -> Screen:
                 size = {"width": 1440, "height": 900}
-                context = await chromium.new_context(viewport=size, permissions=["microphone"])  # type: ignore[arg-type]
-                return ChromiumScreen(chromium, await context.new_page())
+                context = await browser.new_context(viewport=size, permissions=["microphone"])  # type: ignore[arg-type]
+                return ChromiumScreen(browser.version, await context.new_page())
 
             yield new
 
     @asynccontextmanager
-    async def firefox(self, end: FrontEnd) -> AsyncIterator[Screen]:
+    async def firefox(self, origin: str) -> AsyncIterator[NewScreen]:
         """Start Firefox with a new profile."""
         path = shutil.which("firefox-esr") or shutil.which("firefox")
         if path is None:
             raise RuntimeError("no Firefox on PATH; on Debian: apt-get install firefox-esr")
-        profile, port = self.folder / f"profile-{end.name}", _free_port()
+        profile, port = self.folder / "profile", _free_port()
         shutil.rmtree(profile, ignore_errors=True)
         profile.mkdir()
         (profile / "user.js").write_text(FIREFOX)
         command = [path, "--headless", "--no-remote", "--profile", str(profile), f"--remote-debugging-port={port}"]
         url = f"http://127.0.0.1:{port}"
-        with self.server(f"{end.name}-browser", command, folder=profile, url=url, bin_=Path(path).parent):
+        with self.server("firefox", command, folder=profile, url=url, bin_=Path(path).parent):
             async with connect(f"ws://127.0.0.1:{port}/session", max_size=None, proxy=None) as socket:
-                screen = FirefoxScreen(socket)
-                await screen.start()
-                yield screen
 
-    async def try_one(
-        self, end: FrontEnd, bin_: Path, folder: Path, new_screen: NewScreen, row: Row, port: int
-    ) -> list[Row]:
-        """Try a front end of one user, with its own simulator."""
-        _write(folder / "trial.ipynb", '"sim"')
-        number = f"--port={port}" if end.command[0] == "voila" else f"--ServerApp.port={port}"
-        command = [str(bin_ / end.command[0]), *end.command[1:], "--no-browser", number]
-        url = f"http://127.0.0.1:{port}"
-        with self.server(end.name, command, folder=folder, url=url if end.runs else f"{url}/voila/static", bin_=bin_):
-            screen = await new_screen()
-            await screen.goto(f"http://{end.host}:{port}{end.path}")
-            await self.talk(end, screen, row, end.name)
-        return [row]
+                async def new() -> Screen:
+                    screen = FirefoxScreen(socket)
+                    await screen.start()
+                    return screen
 
-    async def try_hub(
-        self, end: FrontEnd, bin_: Path, folder: Path, new_screen: NewScreen, row: Row, port: int
-    ) -> list[Row]:
-        """Try two users of a JupyterHub who share one simulator."""
-        simulator, users = _free_port(), ("alice", "bob")
-        at = f"http://127.0.0.1:{simulator}"
-        for user in users:
-            (folder / user).mkdir()
-            _write(folder / user / "trial.ipynb", f"rtnb.Azure({at!r}, deployment='any', api_key='for-all')")
-        config = _HUB.format(hub=port, api=_free_port(), folder=folder, proxy=self.proxy())
-        (folder / "jupyterhub_config.py").write_text(config)
-        serve = [str(bin_ / "rtnb"), "simulate", "--port", str(simulator), "--key", "for-all"]
-        rows = [replace(row, front_end=f"{row.front_end} ({user}, at {end.host})", remarks=[]) for user in users]
-        with (
-            self.server(f"{end.name}-simulator", serve, folder=folder, url=at, bin_=bin_),
-            self.server(end.name, [str(bin_ / "jupyterhub")], folder=folder, url=f"http://127.0.0.1:{port}", bin_=bin_),
-        ):
-            sessions = await asyncio.gather(
-                *[
-                    self.hub_user(end, await new_screen(), user, port, one)
-                    for user, one in zip(users, rows, strict=True)
-                ]
-            )
-        if len(set(sessions)) != len(users):
-            rows[-1].remarks.append(f"sessions are not separate: {sessions}")
-        return rows
+                yield new
 
-    async def hub_user(self, end: FrontEnd, screen: Screen, user: str, port: int, row: Row) -> str:
-        """Sign a user in, and have the talk on the user's own server."""
-        await screen.goto(f"http://{end.host}:{port}/hub/login?next=/hub/spawn")
-        for field_, text in (("username", user), ("password", "trial\n")):
-            await screen.click(f"[name={field_}]")
-            await screen.type(text)
-        return await self.talk(end, screen, row, f"{end.name}-{user}")
-
-    async def talk(self, end: FrontEnd, screen: Screen, row: Row, name: str) -> str:
+    async def talk(self, end: FrontEnd, at: str, screen: Screen, row: Row, user: str) -> str:
         """Open the playground and use it; fills the row and returns the session's id."""
         row.browser = screen.version
+        name = f"{end.name}-{user}".strip("-")
         session = f"none ({name})"
         try:
+            await screen.goto(at + end.path)
+            for field_, text in (("username", user), ("password", "trial\n")) if user else ():
+                await screen.click(f"[name={field_}]")
+                await screen.type(text)
             await _open(screen, end)
             session = await self._ask(screen, row)
             await self._speak(screen, row)
@@ -475,10 +439,9 @@ class Trials:
         await screen.type("What is a delta?\n")
         await screen.find(".rtnb-transcript", "A delta is")
         row.conversation = "yes"
-        facts = await _until(screen, "audio", lambda facts: facts.get("played_ms", 0) > 500)
-        row.sound, row.channel = "played", facts["channel"]
-        if "reported" not in facts["playback"]:
-            row.sound = "no report of the speaker"
+        row.channel = (await screen.facts("the way of sound and events", lambda facts: facts["channel"]))["channel"]
+        facts = await screen.facts("audio", lambda facts: facts["played_ms"] > 500)
+        row.sound = "played" if facts["reported"] else "no report of the speaker"
         await screen.click(".lm-TabBar-tab", "Events")
         await screen.find(".rtnb-ev-row", "session.created|response|conversation")
         row.conversation = "yes, with events"
@@ -490,15 +453,15 @@ class Trials:
         if not await screen.evaluate("isSecureContext"):
             row.remarks.append("no https: the browser gives no microphone")
         await screen.click(".rtnb-microphone button", "Start microphone|Play the sample")
-        facts = await _until(screen, "audio of the microphone", lambda facts: facts.get("frames", 0) > 50)
+        facts = await screen.facts("audio of the microphone", lambda facts: facts["frames"] > 50)
         row.microphone = f"{facts['frames']} frames"
         if row.browser.startswith("Firefox"):  # its fake microphone plays a tone, which is no speech
             return
-        await _until(screen, "a spoken turn", lambda facts: facts.get("turns", 0) > 0)
+        await screen.facts("a spoken turn", lambda facts: facts["turns"] > 0)
         row.microphone = "a spoken turn"
 
 
-NewScreen = Callable[[], Any]
+NewScreen = Callable[[], Awaitable[Screen]]
 """``await new_screen()`` opens a page that shares nothing with the others."""
 
 
@@ -521,23 +484,11 @@ async def _open(screen: Screen, end: FrontEnd) -> None:
     raise TimeoutError(f"the notebook shows no playground within {OPEN_S} s")
 
 
-async def _until(screen: Screen, name: str, test: Any) -> dict[str, Any]:
-    """Wait until the kernel's facts on the page pass a test; returns them."""
-    end_s = time.monotonic() + STEP_S
-    facts: dict[str, Any] = {}
-    while time.monotonic() < end_s:
-        facts = json.loads(await screen.evaluate(f"document.querySelector({SHOWN!r})?.textContent") or "{}")
-        if test(facts):
-            return facts
-        await asyncio.sleep(0.3)
-    raise TimeoutError(f"{name}: not within {STEP_S} s; {facts}")
-
-
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 _HUB = """
 c = get_config()
-c.JupyterHub.bind_url = "http://127.0.0.1:{hub}"
+c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.hub_port = {api}
 c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = "trial"
@@ -551,6 +502,7 @@ c.ConfigurableHTTPProxy.command = ["{proxy}"]
 
 
 def _write(path: Path, target: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     cells = [nbformat.v4.new_code_cell(CELL.format(target=target))]
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}  # else the page asks
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
@@ -589,7 +541,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 async def main(names: Sequence[str], folder: Path) -> None:
     """Try the front ends and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    prepare_driver()
     trials = Trials(folder)
     rows: list[Row] = []
     for end in FRONT_ENDS:
@@ -600,7 +551,7 @@ async def main(names: Sequence[str], folder: Path) -> None:
         except Exception as error:
             traceback.print_exc()
             failed = f"not tried: {str(error).splitlines()[0][:200]}"
-            rows.append(Row(end.package, "?", end.browser, remarks=[failed]))
+            rows.append(Row(end.name, "?", end.browser, remarks=[failed]))
         sys.stderr.write(f"{rows[-1]}\n")
     sys.stdout.write("\n".join([HEAD, *map(str, rows), ""]))
 

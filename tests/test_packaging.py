@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_package_the_course_and_the_licences(wheel: Path) ->
 
 
 def test_an_unpacked_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    """Run with the packages of this environment; tests/benchmarks/wheel.py does so in an empty one."""
+    """Run with the packages of this environment; tests/benchmarks/first_run.py does so in an empty one."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = """

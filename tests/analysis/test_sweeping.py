@@ -387,7 +387,7 @@ def test_frames_by_hand() -> None:
 
 def test_the_anchors_hold(speech_folder: Path, shared_speech: Callable[[str], Path]) -> None:
     """Figures measured with the original net before this code was written, to the spread of three turns."""
-    from tests.benchmarks import anchors
+    from tests.analysis import anchors
 
     for name in (*anchors.MEETINGS, *anchors.MONOLOGUES, "labels.json"):
         shared_speech(name)

@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ OUTSIDE = '{"type":"response.create","response":{"conversation":"none"}}'
 
 @contextlib.asynccontextmanager
 async def socket(line: Line) -> Any:
-    """One session, its first event read."""
+    """Open a session and read its first event."""
     async with (
         aiohttp.ClientSession(headers={"api-key": line["key"]}) as http,
         http.ws_connect(f"{line['ga']}/realtime?model=m", max_msg_size=0) as ws,
@@ -56,23 +57,14 @@ def append(n_bytes: int) -> str:
     return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(n_bytes)).decode()})
 
 
-async def appended(line: Line, text: str, count: int) -> None:
+async def appended(n_bytes: int, line: Line, count: int) -> None:
     """Send an append so many times, and wait until all are heard."""
+    text = append(n_bytes)
     async with socket(line) as ws:
         for _ in range(count):
             await ws.send_str(text)
         await ws.send_str(CLEAR)
         await until(ws, "input_audio_buffer.cleared")
-
-
-async def big(line: Line, count: int = 4) -> None:
-    """Appends of 15 MB."""
-    await appended(line, append(15 * 2**20), count)
-
-
-async def tiny(line: Line, count: int = 10_000) -> None:
-    """Appends of a millisecond."""
-    await appended(line, append(48), count)
 
 
 async def outside(line: Line, count: int = 1000, seconds: float = 15.0) -> None:
@@ -133,12 +125,8 @@ async def invalid(line: Line, count: int = 5000) -> None:
         reading = asyncio.create_task(until(ws, "error", count + 12))
         for _ in range(count):
             await ws.send_str("{" * 1000)
-        for text in (
-            "[" * 8_000_000,
-            '{"type":' + '{"a":' * 100_000,
-            '{"a":"' + "\\u0041" * 1_000_000,
-            "1" * 10_000_000,
-        ):
+        escapes = '{"a":"' + "\\u0041" * 1_000_000
+        for text in ("[" * 8_000_000, '{"type":' + '{"a":' * 100_000, escapes, "1" * 10_000_000):
             for _ in range(3):
                 await ws.send_str(text)
         await reading
@@ -148,15 +136,12 @@ async def instructions(line: Line, count: int = 5) -> None:
     """Instructions of 8 MB, and valid events that are as long and deep."""
     long = "a b " * 2_000_000
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": long}]}
-    many = {
-        "type": "realtime",
-        "tools": [{"type": "function", "name": f"t{i}", "parameters": {}} for i in range(60_000)],
-    }
+    tools = [{"type": "function", "name": f"t{i}", "parameters": {}} for i in range(60_000)]
     texts = [
         json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": long}}),
         json.dumps({"type": "response.create", "response": {"conversation": "none", "instructions": long}}),
         json.dumps({"type": "conversation.item.create", "item": item}),
-        json.dumps({"type": "session.update", "session": many}),
+        json.dumps({"type": "session.update", "session": {"type": "realtime", "tools": tools}}),
         OUTSIDE,
     ]
     async with socket(line) as ws:
@@ -169,8 +154,8 @@ async def instructions(line: Line, count: int = 5) -> None:
 
 
 ATTACKS: dict[str, Callable[[Line], Awaitable[None]]] = {
-    "big": big,
-    "tiny": tiny,
+    "big": partial(appended, 15 * 2**20, count=4),
+    "tiny": partial(appended, 48, count=10_000),  # a millisecond each
     "outside": outside,
     "unread": unread,
     "keys": keys,
@@ -180,18 +165,14 @@ ATTACKS: dict[str, Callable[[Line], Awaitable[None]]] = {
 }
 
 
-async def _nothing(line: Line) -> None:
-    await asyncio.sleep(8)
-
-
 def _attack(name: str, line: Line) -> None:
     until_s = time.monotonic() + LEAST_S
     while time.monotonic() < until_s:
-        asyncio.run(ATTACKS.get(name, _nothing)(line))  # type: ignore[arg-type]
+        asyncio.run(ATTACKS[name](line) if name in ATTACKS else asyncio.sleep(8))  # type: ignore[arg-type]
 
 
 async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
-    """One attack; how late the deltas of a conversation came from its start to its end."""
+    """Run one attack; return how late the deltas of a conversation came meanwhile."""
     texts = messages(100)
     speech = texts[:35] + texts[-1:] * 45  # a turn every 8 s
     attacker = multiprocessing.get_context("spawn").Process(target=_attack, args=(name, line), daemon=True)

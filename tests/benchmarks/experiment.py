@@ -1,4 +1,4 @@
-"""Time of an experiment, its budget, and the timing of an interrupting caller.
+"""Time of an experiment, and the timing of an interrupting caller.
 
 Run it with ``python -m tests.benchmarks.experiment``; ``--runs 40`` for a quick one.
 """
@@ -13,7 +13,6 @@ import numpy as np
 
 import rtnb
 from rtnb import graders
-from rtnb.analysis.cost import PRICES
 from tests.benchmarks.stage import options
 
 FAST = {"latency": "fast", "voice": "babble"}
@@ -39,17 +38,8 @@ async def many(n_runs: int) -> str:
     return f"{len(found.runs)} runs in {seconds:.1f} s; one after the other without an experiment: {floor_s:.1f} s"
 
 
-async def spend() -> str:
-    """Show where a budget of 0.10 US dollars ends, at the prices of gpt-realtime."""
-    budget = rtnb.Budget(usd=0.1, prices={"rtnb-simulator": PRICES["gpt-realtime"]})
-    cases = [f"Tell me about {word}." for word in WORDS]
-    found = await rtnb.experiment("sim", cases, {"a": FAST}, repeats=5, budget=budget, progress=False)
-    dearest = max(run.usd or 0.0 for run in found.runs)
-    return f"budget $0.10: {len(found.runs)} runs of 50, ${found.usd:.4f} spent, the dearest run ${dearest:.4f}"
-
-
 def sound_begins_s(row: Any) -> float | None:
-    """When the sound of a sent piece began: a piece is sent when it has been spoken to its end."""
+    """Return when the sound of a sent piece began: a piece is sent when it has been spoken to its end."""
     if row.type != "input_audio_buffer.append":
         return None
     pcm = np.frombuffer(row.event.audio, np.int16)
@@ -58,7 +48,7 @@ def sound_begins_s(row: Any) -> float | None:
 
 
 def interruption_ms(run: rtnb.experiments.Run) -> float:
-    """When the caller began to speak over the answer, after the first of its deltas."""
+    """Return when the caller began to speak over the answer, after the first of its deltas."""
     rows = list(run.trace.rows())
     first = next(row for row in rows if row.type == "response.output_audio.delta")
     spoken_s = next(at for row in rows if row.number > first.number and (at := sound_begins_s(row)) is not None)
@@ -80,10 +70,10 @@ async def interrupt(n_runs: int) -> str:
 
 
 def main() -> None:
-    """Print the three figures."""
+    """Print both figures."""
     chosen = options(__doc__, runs=300, interruptions=40)
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-    for work in (many(chosen.runs), spend(), interrupt(chosen.interruptions)):
+    for work in (many(chosen.runs), interrupt(chosen.interruptions)):
         print(asyncio.run(work), flush=True)
 
 

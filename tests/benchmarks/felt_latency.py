@@ -1,9 +1,9 @@
-"""How long after the last word is the answer heard? ``python -m tests.benchmarks.felt_latency [turns]``
+"""Time from the last word to the answer in the loudspeaker. ``python -m tests.benchmarks.felt_latency``
 
 Real JupyterLab and Chromium, whose microphone is a file: a question, a pause, the question again. Over WebRTC
 (`WebRTCPeer`) and over WebSocket (`Microphone`, kernel, `Speaker`), from the acoustic end of speech to the first
 audible sample, both seen in the page by one AudioWorklet on one clock (above -40 dB; the loudspeaker's own delay comes
-on top). Events count from when they arrived in the kernel.
+on top).
 
 Taken off is what belongs to the simulator: the time its turn detection takes for this very file (computed here), and
 the silence its answer begins with; its other delays are off (``fast``), its audio comes three times as fast as it
@@ -12,7 +12,6 @@ round in the page.
 """
 
 import asyncio
-import json
 import sys
 from typing import Any
 
@@ -21,15 +20,15 @@ import numpy as np
 from rtnb.audio import babble, write_wav
 from rtnb.simulator.voice import open_voice
 from rtnb.vad import server_vad_segments, speech_probabilities
-from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.benchmarks.stage import chromium, judged, jupyterlab, open_cells, options, print_table
 from tests.browser.lab import Lab
-from tests.widgets.listening import run
 
 AUDIBLE = 0.01
 RATE_HZ = 24_000
 SILENCE_MS = 200
 PAUSE_S = 1.8
 WEBSOCKET_BOUND_MS, WEBRTC_BOUND_MS = 100.0, 60.0
+"""What rtnb adds at most; over WebRTC above the bare echo."""
 ANSWER = "Yes, of course."
 
 SETUP = f"""
@@ -45,13 +44,13 @@ async def opened(): return await rtnb.connect(simulator, turn_detection=detectio
 session = shared_loop().run(opened(), 30)
 microphone, speaker = rtnb.widgets.Microphone(session), rtnb.widgets.Speaker(session)
 display(microphone, speaker)"""
-ROWS = "print(json.dumps([[row.type, 1000 * row.wall_time] for row in {session}.log if 'append' not in row.type]))"
+CELLS = {"webrtc": WEBRTC, "websocket": WEBSOCKET}
 
 TAP = """
 window.mics = []; window.answers = [];
 const ask = MediaDevices.prototype.getUserMedia.bind(navigator.mediaDevices);
-MediaDevices.prototype.getUserMedia = async (wish) => {
-  const stream = await ask(wish);
+MediaDevices.prototype.getUserMedia = async (constraints) => {
+  const stream = await ask(constraints);
   mics.push(stream.clone());
   return stream;
 };
@@ -104,20 +103,12 @@ PROBE = """async () => {
     new MediaStreamAudioSourceNode(context, { mediaStream }).connect(node, 0, i),
   );
   window.heard = [];
-  window.ahead = Infinity;
-  node.port.onmessage = ({ data }) => {
-    ahead = Math.min(ahead, performance.timeOrigin + performance.now() - 1000 * data.at(-4)); // the quickest message
-    heard.push(...data);
-  };
-  window.hush = () => {
-    for (const one of [context, a, b]) one.close();
-    for (const one of mics.splice(0)) one.getTracks().forEach((track) => track.stop());
-  };
+  node.port.onmessage = ({ data }) => heard.push(...data);
 }"""
 
 
 def stretches(at_ms: Any, peaks: Any, *, gap_ms: float = 400.0) -> list[tuple[float, float]]:
-    """From when to when something is loud; shorter gaps do not count."""
+    """Return start and end of each loud stretch; shorter gaps do not count."""
     loud = at_ms[peaks > AUDIBLE]
     if not len(loud):
         return []
@@ -126,7 +117,7 @@ def stretches(at_ms: Any, peaks: Any, *, gap_ms: float = 400.0) -> list[tuple[fl
 
 
 async def simulators_own_ms(question: Any) -> tuple[float, float]:
-    """What its turn detection takes for this question, and the silence its answer begins with."""
+    """Return what turn detection takes for this question, and the silence its answer begins with."""
     end_ms = 1000 * np.flatnonzero(np.abs(question) > AUDIBLE)[-1] / RATE_HZ
     heard = speech_probabilities(np.concatenate([question, question]), rate_hz=RATE_HZ)
     (segment, *_) = server_vad_segments(heard, silence_duration_ms=SILENCE_MS)
@@ -139,90 +130,61 @@ async def simulators_own_ms(question: Any) -> tuple[float, float]:
     return segment.audio_end_ms - end_ms, 1000 * np.flatnonzero(np.abs(answer) > AUDIBLE)[0] / RATE_HZ
 
 
-def judged(heard: Any, rows: list[list[Any]], first_audio: str, own_ms: float) -> dict[str, Any]:
-    """Per turn: every stage, ms after the acoustic end of speech, and how late the echo is."""
-    at_ms, mic, answer, echo = np.asarray(heard).reshape(-1, 4).T
-    stages = ("input_audio_buffer.speech_stopped", "response.created", first_audio)
-    echoes, answers = stretches(at_ms, echo), stretches(at_ms, answer, gap_ms=250)
-    turns, lags = [], []
-    for start, end in stretches(at_ms, mic)[1:-1]:
-        began = [a for a, _ in answers if end < a < end + 1000 * PAUSE_S]
-        came = [
-            next((t for kind, t in rows if kind == name and end < t < end + 1000 * PAUSE_S), None) for name in stages
-        ]
-        lags += [e - start for e, _ in echoes if 0 <= e - start < 1000][:1]
-        if began and None not in came:
-            turns.append([*(t - end for t in came), began[0] - end, began[0] - end - own_ms])
-    return {"turns": turns, "echo": lags}
-
-
-async def measured(lab: Lab, browser: Any, name: str, cell: str, turns: int, period_s: float) -> tuple[Any, list[Any]]:
-    """What the page heard, and what the log says, of so many turns over one transport."""
-    notebook = await open_cells(lab, browser, f"{name}.ipynb", [SETUP, cell, "# more"])
-    await notebook.page.evaluate(TAP)
+async def heard_on_page(lab: Lab, browser: Any, name: str, seconds: float) -> Any:
+    """Return time (ms) and peaks of microphone, answer and echo while one transport is in use, shape (n, 4)."""
+    notebook = await open_cells(lab, browser, f"{name}.ipynb", [SETUP, CELLS[name]])
+    page = notebook.page
+    await page.evaluate(TAP)
     outputs = await notebook.run_all()
     assert not any(output.error for output in outputs), outputs
-    await notebook.page.locator(".rtnb-start").first.click()
-    await notebook.page.locator("[data-state=talking], .rtnb-microphone[data-state=on]").first.wait_for(timeout=20_000)
-    await notebook.page.wait_for_function("mics.length > 0 && answers.length > 0")
-    await notebook.page.evaluate(PROBE)
-    await notebook.page.wait_for_timeout(1000 * period_s * (turns + 2))
-    heard, ahead = await notebook.page.evaluate("[heard, ahead]")
-    await notebook.page.evaluate("hush()")
-    session = "peer.session" if name == "webrtc" else "session"
-    rows = json.loads((await run(notebook, ROWS.format(session=session))).splitlines()[-1])
-    await run(notebook, "peer.close()" if name == "webrtc" else "microphone.close(); speaker.close()")
-    heard = np.asarray(heard).reshape(-1, 4)
-    heard[:, 0] = 1000 * heard[:, 0] + ahead
-    await notebook.page.context.close()
-    return heard, rows
+    await page.locator(".rtnb-start").first.click()
+    await page.locator("[data-state=talking], .rtnb-microphone[data-state=on]").first.wait_for(timeout=20_000)
+    await page.wait_for_function("mics.length > 0 && answers.length > 0")
+    await page.evaluate(PROBE)
+    await page.wait_for_timeout(1000 * seconds)
+    heard = np.asarray(await page.evaluate("heard")).reshape(-1, 4)
+    await page.context.close()
+    return heard * [1000, 1, 1, 1]
+
+
+def waits_ms(heard: Any) -> tuple[list[float], list[float]]:
+    """Return how long after each end of speech the answer is heard, and how late the echo is, ms."""
+    at_ms, mic, answer, echo = heard.T
+    answers, echoes = [start for start, _ in stretches(at_ms, answer, gap_ms=250)], stretches(at_ms, echo)
+    waits, lags = [], []
+    for start, end in stretches(at_ms, mic)[1:-1]:
+        waits += [began - end for began in answers if end < began < end + 1000 * PAUSE_S][:1]
+        lags += [began - start for began, _ in echoes if 0 <= began - start < 1000][:1]
+    return waits, lags
 
 
 async def main(turns: int) -> int:
     speech = babble("what is the matter with you", seed=3).audio
     question = np.concatenate([speech, np.zeros(round(PAUSE_S * RATE_HZ), np.float32)])
     vad_ms, lead_ms = await simulators_own_ms(question)
-    figures: dict[str, Any] = {"turn_detection_ms": round(vad_ms), "answer_begins_ms": round(lead_ms)}
+    rows: dict[str, dict[str, float]] = {}
     with jupyterlab() as lab:
         file = lab.home / "question.wav"
         write_wav(file, question, rate_hz=RATE_HZ)
         async with chromium(f"--use-file-for-fake-audio-capture={file}") as browser:
-            for name, cell, first_audio in (
-                ("webrtc", WEBRTC, "output_audio_buffer.started"),
-                ("websocket", WEBSOCKET, "response.output_audio.delta"),
-            ):
-                heard, rows = await measured(lab, browser, name, cell, turns, len(question) / RATE_HZ)
-                figures[name] = judged(heard, rows, first_audio, vad_ms + lead_ms)
-    return report(figures)
-
-
-def middle(values: Any) -> float:
-    """Return the median."""
-    return round(float(np.median(values)), 1)
-
-
-def late(values: Any) -> float:
-    """Return the 90th percentile."""
-    return round(float(np.quantile(values, 0.9)), 1)
-
-
-def report(figures: dict[str, Any]) -> int:
-    """Print the table; 0 where both bounds hold."""
-    print(f"the simulator's own: turn detection {figures['turn_detection_ms']} ms, silence before the answer's first")
-    print(f"sound {figures['answer_begins_ms']} ms. ms after the acoustic end of speech, median (90th percentile):")
-    heads = ("speech_stopped", "response.created", "first audio", "first audible", "what rtnb adds")
-    for name in ("webrtc", "websocket"):
-        turns, echo = np.asarray(figures[name]["turns"]), figures[name]["echo"]
-        print(f"{name}, {len(turns)} turns")
-        for index, head in enumerate(heads):
-            print(f"  {head:<18}{middle(turns[:, index]):>8} ({late(turns[:, index])})")
-        print(f"  {'bare echo':<18}{middle(echo):>8} ({late(echo)}), {len(echo)} of them")
-    webrtc, websocket = (middle([turn[-1] for turn in figures[name]["turns"]]) for name in ("webrtc", "websocket"))
-    more = webrtc - middle(figures["webrtc"]["echo"])
-    print(f"WebRTC is {more:.0f} ms above the bare echo (bound {WEBRTC_BOUND_MS:.0f});", end=" ")
-    print(f"over WebSocket rtnb adds {websocket:.0f} ms (bound {WEBSOCKET_BOUND_MS:.0f})")
-    return 0 if more <= WEBRTC_BOUND_MS and websocket <= WEBSOCKET_BOUND_MS else 1
+            for name in CELLS:
+                seconds = len(question) / RATE_HZ * (turns + 2)
+                waits, lags = waits_ms(await heard_on_page(lab, browser, name, seconds))
+                added = np.asarray(waits) - vad_ms - lead_ms
+                rows |= {
+                    f"{name}: {what}": {"turns": len(ms), "p50_ms": np.median(ms), "p90_ms": np.quantile(ms, 0.9)}
+                    for what, ms in {"first audible": waits, "what rtnb adds": added, "bare echo": lags}.items()
+                }
+    print(f"the simulator's own: turn detection {vad_ms:.0f} ms, silence before the answer's first sound {lead_ms:.0f}")
+    print_table(rows)
+    above_echo_ms = rows["webrtc: what rtnb adds"]["p50_ms"] - rows["webrtc: bare echo"]["p50_ms"]
+    return judged(
+        {
+            "WebRTC, ms above the bare echo": (above_echo_ms, WEBRTC_BOUND_MS),
+            "WebSocket, ms that rtnb adds": (rows["websocket: what rtnb adds"]["p50_ms"], WEBSOCKET_BOUND_MS),
+        }
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 21)))
+    sys.exit(asyncio.run(main(options(__doc__, turns=21).turns)))

@@ -1,17 +1,17 @@
-"""From the README's first command to the first audio, on a machine that knows nothing of rtnb.
+"""Time to the first audio on a machine without rtnb.
 
-``python -m tests.benchmarks.first_run``
+``python -m tests.benchmarks.first_run``: a fresh clone of this repository's last commit, an empty home folder, and the
+README's first command word for word. ``python -m tests.benchmarks.first_run python3.11 python3.12 python3.13``: instead
+of the clone an empty folder and, for each of these, the wheel in a new virtual environment, and `rtnb doctor`.
 
-A fresh clone of this repository's last commit, an empty home folder, and the command word for word. The browser that
-the command opens is a headless Chromium, where Run All Cells is chosen. Prints when the server answered, when the
-notebook was there, and when it held the first spoken answer; packages come from wherever pip gets them, and the time
-that takes is that of the connection.
+The browser that the command opens is a headless Chromium, where Run All Cells is chosen. Prints when the server
+answered, when the notebook was there, and when it held the first spoken answer; packages come from wherever pip gets
+them, and the time that takes is that of the connection.
 """
 
 import asyncio
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,16 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks.stage import chromium
+from tests.benchmarks.stage import ROOT, chromium, options
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"<!-- command: lab -->\n```bash\n(.+?)\n```", re.DOTALL)
 INSTALLED_S, SHOWN_S = 600.0, 120.0
 ANSWER = re.compile(r"A delta is .+\(\d+\.\d s, there after")
 
 
 def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
-    """What the command would have opened in a browser, once it does."""
+    """Return the address that the command opens in a browser, once it does."""
     deadline = time.monotonic() + INSTALLED_S
     while not (note.exists() and note.read_text().strip()):
         assert process.poll() is None, f"the command ended with {process.returncode}"
@@ -39,7 +38,7 @@ def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def outside() -> dict[str, str]:
-    """The environment without the virtual environment this runs in."""
+    """Return the environment without the virtual environment this runs in."""
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     mine = str(Path(sys.executable).parent)
     return kept | {"PATH": os.pathsep.join(place for place in kept["PATH"].split(os.pathsep) if place != mine)}
@@ -61,12 +60,9 @@ async def on_page(address: str, passed: Callable[[str], None]) -> None:
         passed("it can be heard")
 
 
-def main() -> None:
-    command = COMMAND.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert command, "README.md holds no command after <!-- command: lab -->"
-    folder = Path(tempfile.mkdtemp(prefix="rtnb-first-run-"))
+def try_command(command: str, folder: Path) -> None:
+    """Run a command that opens the course, in the subfolder ``start``, and the first notebook there."""
     (folder / "home").mkdir()
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "clone")], check=True)
     note, open_it = folder / "opened", folder / "open_it"
     open_it.write_text(f'#!/bin/sh\necho "$1" > {note}\n')
     open_it.chmod(0o755)
@@ -78,8 +74,8 @@ def main() -> None:
 
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["bash", "-c", command[1]],
-            cwd=folder / "clone",
+            ["bash", "-c", command],
+            cwd=folder / "start",
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -96,7 +92,26 @@ def main() -> None:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    pythons = options(__doc__, pythons=[""]).pythons
+    command = COMMAND.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert command, "README.md holds no command after <!-- command: lab -->"
+    for python in pythons:
+        with tempfile.TemporaryDirectory(prefix="rtnb-first-run-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            if not python:
+                subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "start")], check=True)
+                try_command(command[1], folder)
+                continue
+            (folder / "start").mkdir()
+            build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+            subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+            (wheel,) = folder.glob("*.whl")
+            print(python)
+            install = f"{python} -m venv .venv && .venv/bin/pip install --quiet '{wheel}[sim]'"
+            try_command(f"{install} && .venv/bin/rtnb doctor --offline && .venv/bin/rtnb lab", folder)
 
 
 if __name__ == "__main__":

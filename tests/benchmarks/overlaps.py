@@ -10,15 +10,13 @@ level and pitch, along the transcripts in the test suite of the Montreal Forced 
 clips are of one speaker.
 """
 
-import json
 from dataclasses import replace
-from math import isnan
 
 from rtnb.analysis.overlaps import Overlap, overlap_lab
 from rtnb.analysis.recordings import from_segments
 from rtnb.audio import read_wav
 from rtnb.protocol.values import ServerVad
-from tests.benchmarks.stage import SPEECH
+from tests.benchmarks.stage import SPEECH, labelled
 
 PLACES = {  # kind -> file -> (start, stop) in seconds
     "interruption": {
@@ -63,10 +61,7 @@ def marked() -> list[Overlap]:
 def monologues() -> list[Overlap]:
     """Phrases between pauses of 0.3 s as interruptions, and the fillers."""
     clips = []
-    for item in json.loads((SPEECH / "labels.json").read_text())["items"]:
-        if not item["words"]:
-            continue
-        audio, rate_hz = read_wav(SPEECH / item["file"])
+    for item, audio, rate_hz in labelled():
         words = [one for one in item["words"] if one[2].islower()]  # capitals are phones
         for kind, segments in (
             ("interruption", [one for one in words if one[2] not in FILLERS]),
@@ -106,28 +101,15 @@ def echo() -> list[Overlap]:
     return clips
 
 
-def interval(low: float, high: float, unit: str = "") -> str:
-    """Format an interval; NaN was not shown."""
-    return "not shown" if isnan(low) else f"{low:.0f} to {high:.0f}{unit}"
-
-
-def main() -> int:
-    if not (SPEECH / "labels.json").is_file():
-        print(f"no recordings of speech in {SPEECH}; RTNB_SPEECH names their folder")
-        return 0
+def main() -> None:
     settings = [ServerVad(threshold=one) for one in THRESHOLDS]
     pairs = [(ServerVad(threshold=0.5), ServerVad(threshold=one)) for one in (0.7, 0.9)]
-    clips = [*marked(), *monologues()]
+    clips = [*monologues(), *marked()]
     table = overlap_lab([*clips, *turns(clips), *noise(), *echo()], [*settings, *pairs])
-    print("| threshold | kind | clips | recordings | start | 90 % interval | latency, median (ms) | 90 % interval |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in table.itertuples():
-        rates = f"{100 * row.rate:.0f} %", interval(100 * row.low, 100 * row.high, " %")
-        median = "–" if isnan(row.latency_ms) else f"{row.latency_ms:.0f}"
-        latency = median, interval(row.latency_low_ms, row.latency_high_ms)
-        print("|", " | ".join([row.threshold, row.kind, str(row.n), str(row.n_groups), *rates, *latency]), "|")
-    return 0
+    table[["rate", "low", "high"]] *= 100
+    columns = {"n": "clips", "n_groups": "recordings", "rate": "percent"}
+    print(table.rename(columns=columns).round(0).to_string(index=False, na_rep="not shown"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

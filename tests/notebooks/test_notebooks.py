@@ -105,14 +105,10 @@ def test_every_figure_has_a_caption_with_its_number(path: Path) -> None:
 # --- the course -------------------------------------------------------------------------------------------------------
 
 
-def test_the_numbers_have_no_gap() -> None:
-    numbers = [int(path.name[:2]) for path in PATHS]
-    assert numbers == list(range(len(PATHS)))
-
-
 def test_the_start_lists_the_whole_course_and_each_notebook_leads_to_the_next() -> None:
     listed = re.findall(r"^\| \d\d \| \[[^]]+\]\(([^)]+)\)", _prose(FOLDER / START), re.MULTILINE)
     assert listed == [path.name for path in PATHS[1:]]
+    assert [int(path.name[:2]) for path in PATHS] == list(range(len(PATHS)))
     for path, following in itertools.pairwise(PATHS):
         assert f"Next: [{_title(following)}]({following.name})" in _prose(path), f"{path.name} does not lead on"
 
@@ -160,10 +156,6 @@ def exercises(path: Path) -> Iterator[tuple[list[str], str, str, str]]:
             assert solution, "a solution is Python in folded text: a cell would run, and take the place of the answer"
             yield before[:], parts["exercise"], parts["check"], solution[1]
             parts = {}
-
-
-def test_there_is_an_exercise(path: Path) -> None:
-    assert list(exercises(path))
 
 
 def test_a_lesson_has_minutes_prerequisites_predictions_and_two_exercises(path: Path) -> None:
