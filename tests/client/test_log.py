@@ -3,61 +3,63 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rtnb.client import EventLog, open_session
+import rtnb
+from rtnb.client import EventLog
 from rtnb.errors import RtnbError
 from rtnb.protocol import events, wire
-from tests.client.conftest import Joined
-from tests.client.service import ScriptedTarget
+from tests.client.peer import Peer
+from tests.client.virtual import settle, talk, talking, virtual
+
+UNREADABLE = ("not JSON", "[1]", '{"type":"response.output_audio.delta","delta":7}')
+WALL_S = 1_800_000_000.0
 
 
-async def talked(joined: Joined) -> EventLog:
-    joined.clock.advance(100)
-    await joined.session.ask("Grüße <b>")
-    await joined.session.input_audio_buffer.append(bytes(4_800))
-    await joined.service.say_raw('{"type":"brand.new","event_id":"e","x":[1,{"y":2}]}')
-    await joined.service.say_raw("not JSON")
-    await joined.service.say_raw("[1]")
-    await joined.service.say_raw('{"type":"response.output_audio.delta","delta":7}')
-    await joined.settle()
-    return joined.session.log
+async def talked(peer: Peer, session: rtnb.Session) -> EventLog:
+    await asyncio.sleep(0.1)
+    await session.ask("Grüße <b>")
+    await session.input_audio_buffer.append(bytes(4_800))
+    for text in ('{"type":"brand.new","event_id":"e","x":[1,{"y":2}]}', *UNREADABLE):
+        await peer.write(text)
+    await settle()
+    return session.log
 
 
-async def test_every_row_says_when_which_way_and_how_big(joined: Joined) -> None:
-    log = await talked(joined)
+@talking(both=True, wall=lambda: WALL_S)
+async def test_every_row_says_when_which_way_and_how_big(peer: Peer, session: rtnb.Session) -> None:
+    log = await talked(peer, session)
     assert [row.number for row in log] == list(range(len(log)))
     assert {row.direction for row in log} == {"sent", "received"}
     asked = log.filter("conversation.item.create")[0]
-    assert asked.monotonic_s == pytest.approx(1_000.1)
-    assert asked.wall_time == 1_800_000_000.0
-    written = json.loads(wire.encode(asked.event, dialect=joined.session.dialect))
+    assert (asked.monotonic_s, asked.wall_time) == (pytest.approx(1_000.1), WALL_S)
+    written = json.loads(wire.encode(asked.event, dialect=session.dialect))
     assert asked.size_bytes == len(json.dumps(written, separators=(",", ":")).encode())
     delta = log.filter("response.output_audio.delta")[0]
     assert delta.type == "response.output_audio.delta"  # in both dialects
 
 
-async def test_slices_and_filters_are_logs(joined: Joined) -> None:
-    log = await talked(joined)
+@talking()
+async def test_slices_and_filters_are_logs(peer: Peer, session: rtnb.Session) -> None:
+    log = await talked(peer, session)
     deltas = log.filter("response.*.delta", direction="received")
     assert isinstance(deltas, EventLog)
-    assert all(row.type.endswith(".delta") for row in deltas)
-    assert len(deltas) == 6  # the unreadable one is there too
+    assert [row.type.endswith(".delta") for row in deltas] == [True] * 5  # the unreadable one is there too
     assert log[2:4][0] is log[2]
     assert log[-1] is list(log)[-1]
     assert len(log.filter(direction="sent")) == 3
+    assert repr(log).startswith(f"<EventLog: {len(log)} events, 3 sent, {len(log) - 3} received")
+    assert log._repr_html_().count("<tr>") == 11
 
 
-async def test_the_table(joined: Joined) -> None:
-    frame = (await talked(joined)).to_frame()
+@talking()
+async def test_the_table(peer: Peer, session: rtnb.Session) -> None:
+    frame = (await talked(peer, session)).to_frame()
     assert list(frame.columns[:5]) == ["t_ms", "gap_ms", "direction", "type", "size_bytes"]
-    assert frame.t_ms.iloc[0] == 0
-    assert frame.t_ms.iloc[1] == pytest.approx(100)
+    assert (frame.t_ms.iloc[0], frame.t_ms.iloc[1]) == (0, pytest.approx(100))
     assert frame.gap_ms.sum() == pytest.approx(frame.t_ms.iloc[-1])
-    audio = frame[frame.audio_ms.notna()]
-    assert audio.audio_ms.tolist() == [100, 100, 100, 100]
+    assert frame[frame.audio_ms.notna()].audio_ms.tolist() == [100, 100, 100]
     asked = frame[frame.type == "conversation.item.create"].iloc[0]
     assert asked.summary == "user Grüße <b>"
     assert asked.item_id.startswith("item_client")
@@ -65,17 +67,18 @@ async def test_the_table(joined: Joined) -> None:
     assert EventLog().to_frame().empty
 
 
-async def test_a_slice_still_knows_the_format(joined: Joined) -> None:
-    await joined.session.update(output_format="g711_alaw", input_format="g711_alaw")
-    await joined.session.ask("hi")
-    await joined.session.input_audio_buffer.append(bytes(800))
-    log = joined.session.log
-    for part in (log[-1:], log.filter("response.output_audio.delta")[1:]):
-        assert set(part.to_frame().audio_ms) == {100.0}
+@talking()
+async def test_a_slice_still_knows_the_format(peer: Peer, session: rtnb.Session) -> None:
+    await session.update(output_format="g711_alaw", input_format="g711_alaw")
+    await session.ask("hi")
+    await session.input_audio_buffer.append(bytes(4_800))
+    for part in (session.log[-1:], session.log.filter("response.output_audio.delta")[1:]):
+        assert set(part.to_frame().audio_ms) == {600.0}
 
 
-async def test_what_is_saved_comes_back(joined: Joined, tmp_path: Path) -> None:
-    log = await talked(joined)
+@talking()
+async def test_what_is_saved_comes_back(peer: Peer, session: rtnb.Session, tmp_path: Path) -> None:
+    log = await talked(peer, session)
     log.save(tmp_path / "log.jsonl")
     back = EventLog.load(tmp_path / "log.jsonl")
     assert [tuple(row) for row in back] == [tuple(row) for row in log]
@@ -86,21 +89,17 @@ async def test_what_is_saved_comes_back(joined: Joined, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
-async def test_a_file_that_grows(tmp_path: Path, dialect: Any) -> None:
+@virtual
+async def test_a_file_that_grows(tmp_path: Path, dialect: str) -> None:
     path = tmp_path / "session.jsonl"
     for session_number in (1, 2):  # appended to: nothing is overwritten
-        target = ScriptedTarget(dialect=dialect)
-        running = asyncio.create_task(target.service.run())
-        await target.service.open()
-        target.service.on_create = target.service.answer
-        async with await open_session(target, log_path=path) as session:
+        async with talk(dialect=dialect, log_path=path) as (peer, session):
             await session.ask("hi")
-            await target.service.say_raw('{\n"type": "brand.new"\n}')
+            await peer.write('{\n"type": "brand.new"\n}')
             await session.ask("and again")
             back = EventLog.load(path)
             assert [row.event for row in back][-len(session.log) :] == [row.event for row in session.log]
             assert len(back) == session_number * len(session.log)
-        await running
 
 
 def test_a_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
@@ -125,17 +124,10 @@ def test_ending_one_of_two_equal_subscriptions_leaves_the_other() -> None:
     assert len(rows) == 1
 
 
-def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "other.json"
-    for text, words in (("{}", "no event log"), ("", "no event log"), ('{"rtnb_log": 9}', "version 9")):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(RtnbError, match=words):
-            EventLog.load(path)
-
-
-async def test_looks(joined: Joined) -> None:
-    log = await talked(joined)
-    assert repr(log).startswith(f"<EventLog: {len(log)} events, 3 sent, {len(log) - 3} received")
-    html = log._repr_html_()
-    assert html.count("<tr>") == 11
-    assert "<b>" not in html
+@pytest.mark.parametrize(
+    "text, words", [("{}", "no event log"), ("", "no event log"), ('{"rtnb_log": 9}', "version 9")]
+)
+def test_other_files_are_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "other.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RtnbError, match=words):
+        EventLog.load(tmp_path / "other.json")

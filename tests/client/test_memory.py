@@ -14,7 +14,7 @@ import pytest
 import rtnb
 from rtnb.errors import ConnectionClosed
 from tests.client.peer import CHUNK, Message, Peer
-from tests.client.virtual import hold, outcome, said, talking, virtual
+from tests.client.virtual import outcome, said, talk, talking, virtual
 
 LIMIT = 200_000
 TEXT = {"type": "response.output_audio_transcript.delta", "response_id": "resp_0", "item_id": "item_0"}
@@ -51,14 +51,13 @@ async def test_the_log_then_drops_the_oldest_events_and_keeps_their_numbers(peer
     assert sum(row.size_bytes for row in log) <= LIMIT
 
 
-def test_a_log_with_a_path_keeps_everything_on_disk(tmp_path: Path) -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
+@virtual
+async def test_a_log_with_a_path_keeps_everything_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    async with talk(log_limit_bytes=LIMIT, log_path=path) as (peer, session):
         await _send(peer, AUDIO, 100)
         await _send(peer, TEXT, 4_000)
         assert session.log.dropped.events
-
-    path = tmp_path / "log.jsonl"
-    hold(test, Peer(), log_limit_bytes=LIMIT, log_path=path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == 1 + 4_101
     assert [line.get("event", {}).get("delta") for line in lines].count(CHUNK) == 100

@@ -2,24 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 import rtnb
-from rtnb.client import open_session
-from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, RtnbError, ServiceError
-from rtnb.protocol import events
-from rtnb.protocol.values import ErrorDetail
+from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, ServiceError
 from tests.client.peer import Peer, failure
-from tests.client.service import ScriptedTarget
-from tests.client.virtual import outcome, talking, virtual
-
-WRONG_MODEL = failure("invalid_model", 'Model "peer" is not supported in realtime mode.')
-WRONG_KEY = failure("invalid_api_key", "Incorrect API key provided.")
-WRONG_VOICE = failure("invalid_value", "Invalid value: 'x'.", param="session.audio.output.voice")
+from tests.client.virtual import outcome, settle, talking, virtual
 
 
 def text_of(error: BaseException) -> str:
@@ -27,122 +17,90 @@ def text_of(error: BaseException) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-async def _open(target: Any, **options: Any) -> None:
-    async with rtnb.connect(target, **options):
-        return
+async def refused(peer: Peer, **options: Any) -> BaseException:
+    """Return the error of an attempt to open a session."""
+
+    async def attempt() -> None:
+        async with rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, **options):
+            return
+
+    error = await outcome(attempt())
+    assert isinstance(error, BaseException), "a session was opened"
+    return error
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
+WRONG_MODEL = failure("invalid_model", 'Model "peer" is not supported in realtime mode.')
+WRONG_KEY = failure("invalid_api_key", "Incorrect API key provided: sk-abc123.")
+WRONG_VOICE = failure("invalid_value", "Invalid value: 'x'.", param="session.audio.output.voice")
+
 
 @pytest.mark.parametrize(
-    "service, settings, kind, words",
+    "peer, settings, end, kind, words",
     [
-        (Peer(greeting=[WRONG_MODEL], silent=True), {}, ConnectError, "is not supported in realtime mode"),
-        (Peer(greeting=[WRONG_KEY], silent=True), {}, AuthenticationError, "Incorrect API key"),
+        (Peer(greeting=[WRONG_MODEL]), {}, None, ConnectError, "is not supported in realtime mode"),
+        (Peer(greeting=[WRONG_KEY]), {}, None, AuthenticationError, "Incorrect API key"),
+        (
+            Peer(greeting=[WRONG_KEY]),
+            {},
+            (3000, "invalid_request_error.invalid_api_key"),
+            AuthenticationError,
+            "Incorrect API key",
+        ),
+        (Peer(greeting=[]), {}, (4000, "invalid_request_error.invalid_model"), ConnectError, "model"),
         (
             Peer(refuse={"session.update": [WRONG_VOICE]}, name_errors=False),
             {"voice": "x"},
-            RtnbError,
+            None,
+            ServiceError,
             "Invalid value: 'x'.",
         ),
+        (Peer(dialect="preview"), {}, None, ConnectError, "speaks the preview dialect"),
     ],
-    ids=["model", "key", "setting, without naming the event"],
+    ids=["model", "key", "key, then closed", "closed without an error", "setting, unnamed", "other dialect"],
 )
 @virtual
-async def test_an_error_and_then_silence_while_connecting_is_reported_at_once(
-    service: Peer, settings: Any, kind: type[Exception], words: str
+async def test_a_refusal_while_connecting_is_reported_at_once(
+    peer: Peer, settings: Any, end: tuple[int, str] | None, kind: type[Exception], words: str
 ) -> None:
-    clock = asyncio.get_running_loop().time
-    async with service as peer:
-        start_s = clock()
-        error = await outcome(_open(peer.url, clock=clock, **settings))
+    async with peer:
+        start_s = asyncio.get_running_loop().time()
+        opening = asyncio.create_task(refused(peer, **settings))
+        while not peer.paths:
+            await settle()
+        await settle()
+        if end:
+            await peer.close(*end)
+        error = await opening
         assert isinstance(error, kind), error
         assert words in text_of(error)
-        assert clock() - start_s < 3
+        assert "sk-abc123" not in text_of(error)
+        assert asyncio.get_running_loop().time() - start_s < 3
+        assert end is None or error.status == end[0]
+        assert "dialect" not in words or "dialect='preview'" in error.__notes__[0]
 
 
-@asynccontextmanager
-async def created(target: ScriptedTarget) -> AsyncIterator[ScriptedTarget]:
-    """Run a service that has created its session; it ends when the connection is closed."""
-    running = asyncio.create_task(target.service.run())
-    await target.service.open()
-    yield target
-    await running
-
-
-async def test_settings_at_connect() -> None:
-    async with created(ScriptedTarget()) as target:
-        session = await open_session(target, voice="marin", instructions="Be brief.")
-        assert session.config.voice == "marin"
-        assert len(target.service.said(events.SessionUpdate)) == 1
-        await session.close()
-
-
-async def test_refused_settings_at_connect_close_the_session() -> None:
-    async with created(ScriptedTarget()) as target:
-        with pytest.raises(ServiceError, match="Cannot change the model"):
-            await open_session(target, model="another")
-
-
-async def test_a_service_of_the_other_dialect() -> None:
-    async with created(ScriptedTarget(dialect="ga", service_dialect="preview")) as target:
-        with pytest.raises(ConnectError, match="speaks the preview dialect") as caught:
-            await open_session(target)
-    assert "dialect='preview'" in caught.value.__notes__[0]
-
-
-async def test_a_key_refused_after_the_upgrade() -> None:
-    target = ScriptedTarget()
-    detail = ErrorDetail(type="invalid_request_error", code="invalid_api_key", message="Incorrect API key: sk-abc123")
-    await target.service.say(events.Error(error=detail))
-    await target.service.transport.close(code=3000, reason="invalid_request_error.invalid_api_key")
-    with pytest.raises(AuthenticationError) as caught:
-        await open_session(target)
-    assert caught.value.status == 3000
-    assert "sk-abc123" not in str(caught.value)
-
-
-async def test_a_goodbye_without_an_error() -> None:
-    target = ScriptedTarget()
-    await target.service.transport.close(code=4000, reason="invalid_request_error.invalid_model")
-    with pytest.raises(ConnectError, match="model"):
-        await open_session(target)
-
-
+@virtual
 async def test_a_service_that_says_nothing() -> None:
-    with pytest.raises(ConnectError, match="no answer"):
-        await open_session(ScriptedTarget(), timeout_s=0)
+    async with Peer(greeting=[]) as peer:
+        error = await refused(peer, timeout_s=5)
+        assert isinstance(error, ConnectError)
+        assert "no answer within 5 s" in str(error)
 
 
 # --- settings are checked before a connection is opened ---------------------------------------------------------------
-
-NEAREST: dict[str, tuple[Any, str]] = {
-    "instrutions": ("Be kind.", "instructions"),
-    "voise": ("alloy", "voice"),
-    "turn_detecton": ("server_vad", "turn_detection"),
-    "output_formt": ("audio/pcmu", "output_format"),
-    "timeout": (5, "timeout_s"),
-    "log_pth": ("x.jsonl", "log_path"),
-}
-
-
-@pytest.mark.parametrize("typo", NEAREST)
-@virtual
-async def test_a_typo_in_a_setting_raises_before_a_connection_is_opened_and_names_the_nearest(typo: str) -> None:
-    value, right = NEAREST[typo]
-    async with Peer() as peer:
-        error = await outcome(_open(peer.url, **{typo: value}))
-        assert isinstance(error, TypeError), error
-        assert peer.paths == [], "a connection was opened"
-        found = re.search(rf"\b{right}\b", text_of(error))
-        assert found, error
-        assert found.start() < 120, "the nearest name comes before the list of all names"
 
 
 @pytest.mark.parametrize(
     "settings, kind, words",
     [
+        ({"instrutions": "Be kind."}, TypeError, "instructions"),
+        ({"voise": "alloy"}, TypeError, "voice"),
+        ({"turn_detecton": "server_vad"}, TypeError, "turn_detection"),
+        ({"output_formt": "audio/pcmu"}, TypeError, "output_format"),
+        ({"timeout": 5}, TypeError, "timeout_s"),
+        ({"log_pth": "x.jsonl"}, TypeError, "log_path"),
         ({"output_format": "pcm17"}, ValueError, "pcm17"),
         ({"tools": [5]}, TypeError, "5"),
         ({"config": 5}, TypeError, "SessionConfig"),
@@ -152,14 +110,16 @@ async def test_a_typo_in_a_setting_raises_before_a_connection_is_opened_and_name
     ids=str,
 )
 @virtual
-async def test_a_wrong_value_raises_before_a_connection_is_opened(
+async def test_a_typo_or_a_wrong_value_raises_before_a_connection_is_opened(
     settings: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     async with Peer() as peer:
-        error = await outcome(_open(peer.url, **settings))
+        error = await refused(peer, **settings)
         assert isinstance(error, kind), error
-        assert words in text_of(error)
         assert peer.paths == [], "a connection was opened"
+        found = re.search(rf"\b{words}\b", text_of(error))
+        assert found, error
+        assert found.start() < 120, "the nearest name comes before the list of all names"
 
 
 @pytest.mark.parametrize(
@@ -199,21 +159,6 @@ async def test_a_connect_object_can_be_used_by_two_sessions_at_once() -> None:
         async with connecting, connecting:
             pass
         assert len(peer.paths) == len(peer.asked("session.update")) == 2
-
-
-@pytest.mark.parametrize("intent", [None, "transcription"])
-@pytest.mark.parametrize("path", ["/v1/realtime", "/gateway/realtime", "/gateway", "/", ""])
-@virtual
-async def test_a_custom_url_keeps_its_query(path: str, intent: str | None) -> None:
-    async with Peer() as peer:
-        base = peer.url.removesuffix("/v1/realtime")
-        options = {} if intent is None else {"intent": intent}
-        transport = await rtnb.Custom(f"{base}{path}?tenant=a%20b&region=eu", model="m").open(**options)
-        await transport.close()
-        (path_heard,) = peer.paths
-        assert "tenant=a%20b&region=eu" in path_heard.replace("a+b", "a%20b")
-        assert "model=m" in path_heard
-        assert intent is None or f"intent={intent}" in path_heard
 
 
 # --- a shared simulator -----------------------------------------------------------------------------------------------

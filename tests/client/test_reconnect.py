@@ -2,21 +2,18 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rtnb
-from rtnb.client.playback import Playback
-from rtnb.client.reconnect import restorable
 from rtnb.errors import ConnectionClosed, RequestTimeout
-from rtnb.protocol import Connection, events
 from rtnb.protocol.events import UnknownEvent
-from rtnb.protocol.values import ContentPart, Item
 from rtnb.simulator import Simulator
 from tests.client.peer import Message, Peer, failure
-from tests.client.virtual import hold, outcome, said, talking
+from tests.client.virtual import outcome, said, talking
 
 REPLY = "Hello there."
 SOUND = np.zeros(24_000, np.float32)
@@ -67,18 +64,18 @@ async def test_a_request_in_flight_fails_and_the_next_one_works(peer: Peer, sess
     assert texts == ["Hello?", "And now?"]  # the service never acknowledged the one between
 
 
-def test_without_a_service_the_session_ends_after_the_last_attempt(caplog: pytest.LogCaptureFixture) -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
+@talking(**RECONNECT)
+async def test_without_a_service_the_session_ends_after_the_last_attempt(
+    peer: Peer, session: rtnb.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL, logger="rtnb"):
         await peer.__aexit__(None, None, None)
         error = await outcome(session.ask("Hello?"))
         assert isinstance(error, RequestTimeout)
         assert error.awaited == "a new connection"
         await asyncio.sleep(60)
         assert isinstance(await outcome(session.ask("Hello?")), ConnectionClosed)
-        assert "attempts to reconnect failed" in session.ended.__notes__[-1]  # type: ignore[union-attr]
-
-    with caplog.at_level(logging.CRITICAL, logger="rtnb"):
-        hold(test, Peer(), **RECONNECT)
+        assert "attempts to reconnect failed" in session.ended.__notes__[-1]
 
 
 @talking(reconnect=True)
@@ -175,66 +172,58 @@ async def test_a_reconnect_survives_an_unknown_field_that_differs_in_each_sessio
 # --- the restored conversation ----------------------------------------------------------------------------------------
 
 
-def _saw(connection: Connection, item: Item, *streamed: events.Event) -> None:
-    """Let a connection see an item, and what streamed into it."""
-    last = connection.state.order[-1] if connection.state.order else None
-    for event in (events.ConversationItemAdded(item=item, previous_item_id=last), *streamed):
-        connection.state.apply(event)
+def _user(number: int, transcript: str | None) -> Message:
+    content = [{"type": "input_audio", "transcript": transcript}]
+    return {"id": f"item_{number}", "type": "message", "role": "user", "content": content}
 
 
-def _message(number: int, role: str, part: ContentPart) -> Item:
-    return Item(type="message", id=f"item_{number}", role=role, content=(part,))
+def _call(number: int, call_id: str) -> Message:
+    return {"id": f"item_{number}", "type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
 
 
-def test_user_audio_is_restored_as_its_transcript_and_speech_as_far_as_it_was_played() -> None:
-    connection, playback = Connection("client"), Playback(clock=lambda: 1_000.0)
-    _saw(connection, _message(1, "user", ContentPart(type="input_audio", transcript="Good morning.")))
-    audio = events.ResponseOutputAudioDelta(response_id="r", item_id="item_2", delta=bytes(48_000))
-    words = events.ResponseOutputAudioTranscriptDelta(
-        response_id="r", item_id="item_2", delta="one two three four five six seven eight nine ten"
-    )
-    cut = events.ConversationItemTruncated(item_id="item_2", content_index=0, audio_end_ms=400)
-    spoken = _message(2, "assistant", ContentPart(type="output_audio", transcript="one two three four five"))
-    _saw(connection, spoken, audio, words, cut)
-    _saw(connection, _message(3, "user", ContentPart(type="input_audio", transcript=None)))
-    _saw(connection, Item(type="function_call", id="item_4", call_id="call_1", name="f", arguments="{}"))
-    items, omitted = restorable(connection.state, playback)
-    assert [(item.role, item.content[0].type, item.content[0].text) for item in items] == [  # type: ignore[index, union-attr]
-        ("user", "input_text", "Good morning."),
-        ("assistant", "output_text", "one two three four"),
-    ]
-    assert omitted == 2  # audio without a transcript, and a call without an output
+OUTPUT = {"id": "item_5", "type": "function_call_output", "call_id": "call_4", "output": "3"}
+ITEMS = [_user(1, "Good morning."), _user(2, None), _call(3, "call_3"), _call(4, "call_4"), OUTPUT]
 
 
-def test_an_answered_call_is_restored_with_its_output() -> None:
-    connection = Connection("client")
-    _saw(connection, Item(type="function_call", id="item_1", call_id="call_1", name="f", arguments="{}"))
-    _saw(connection, Item(type="function_call_output", id="item_2", call_id="call_1", output="3"))
-    items, omitted = restorable(connection.state, Playback(clock=lambda: 0.0))
-    assert ([item.type for item in items], omitted) == (["function_call", "function_call_output"], 0)
+@talking(**RECONNECT)
+async def test_a_conversation_is_restored_as_text_as_far_as_it_was_played(peer: Peer, session: rtnb.Session) -> None:
+    for item in ITEMS:
+        await peer.send(*peer.added(item))
+    cut = await peer.begin()
+    item_id = await peer.add_item(cut)
+    await peer.speak(cut, 1_000, "one two three four five six seven eight nine ten")
+    await asyncio.sleep(1)
+    place = {"item_id": item_id, "content_index": 0, "audio_end_ms": 400}
+    await peer.send({"type": "conversation.item.truncated", **place})
+    await peer.end(cut)
+    playing = await peer.begin()
+    await peer.add_item(playing)
+    await peer.speak(playing, 1_000, "a b c d")
+    await peer.end(playing)
+    await asyncio.sleep(0.5)
+    peer.heard.clear()
+    await peer.close(1011)
+    await asyncio.sleep(1)
+    restored = [message["item"] for message in peer.asked("conversation.item.create")]
+    texts = {item["id"]: (part["type"], part["text"]) for item in restored for part in item.get("content", ())}
+    assert texts == {
+        "item_1": ("input_text", "Good morning."),
+        item_id: ("output_text", "one two three four"),
+        playing.items[0]["id"]: ("output_text", "a b"),
+    }
+    assert [item["type"] for item in restored if "content" not in item] == ["function_call", "function_call_output"]
+    (mark,) = session.log.filter("rtnb.reconnected")
+    assert mark.event.payload["omitted_items"] == 2  # audio without a transcript, and a call without an output
 
 
-def test_what_still_plays_when_the_connection_ends_is_restored_as_far_as_it_was_played() -> None:
-    now = [0.0]
-    connection, playback = Connection("client"), Playback(clock=lambda: now[0])
-    delta = events.ResponseOutputAudioDelta(
-        response_id="r", item_id="item_1", delta=np.zeros(24_000, np.int16).tobytes()
-    )
-    _saw(connection, _message(1, "assistant", ContentPart(type="output_audio", transcript="a b c d")), delta)
-    playback.received(delta, 1_000.0, 0.0)
-    now[0] = 0.5
-    (item,), _ = restorable(connection.state, playback)
-    assert item.content[0].text == "a b"  # type: ignore[index]
-
-
-def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(tmp_path: Any) -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        await session.ask("Hello?")
-        await peer.close(1011)
-        await session.ask("And now?")
-        session.log.save(tmp_path / "log.jsonl")
-
-    hold(test, Peer(), **RECONNECT)
+@talking(**RECONNECT)
+async def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(
+    peer: Peer, session: rtnb.Session, tmp_path: Path
+) -> None:
+    await session.ask("Hello?")
+    await peer.close(1011)
+    await session.ask("And now?")
+    session.log.save(tmp_path / "log.jsonl")
     (mark,) = rtnb.EventLog.load(tmp_path / "log.jsonl").filter("rtnb.reconnected")
     assert isinstance(mark.event, UnknownEvent)
     assert mark.event.payload["generation"] == 2
