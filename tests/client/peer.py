@@ -185,9 +185,9 @@ class Peer:
     def _settings(self) -> Message:
         if self.dialect == "preview":
             formats = {"input_audio_format": "pcm16", "output_audio_format": "pcm16"}
-            return {"modalities": ["text", "audio"], "turn_detection": self.turn_detection, "voice": "marin", **formats}
+            return {"modalities": ["text", "audio"], "turn_detection": self.turn_detection, "voice": "alloy", **formats}
         hearing = {"format": FORMAT, "turn_detection": self.turn_detection}
-        audio = {"input": hearing, "output": {"format": FORMAT, "voice": "marin"}}
+        audio = {"input": hearing, "output": {"format": FORMAT, "voice": "alloy"}}
         return {"type": "realtime", "output_modalities": ["audio"], "audio": audio}
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:

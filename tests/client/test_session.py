@@ -52,11 +52,11 @@ async def test_what_a_session_knows(peer: Peer, session: rtnb.Session) -> None:
 
 @talking(both=True, turn_detection={"type": "server_vad", "threshold": 0.4})
 async def test_update_sends_only_what_differs(peer: Peer, session: rtnb.Session) -> None:
-    config = await session.update(voice="marin", instructions="Be brief.", turn_detection={"threshold": 0.4})
+    config = await session.update(voice="alloy", instructions="Be brief.", turn_detection={"threshold": 0.4})
     (update,) = peer.asked("session.update")
     assert update["session"] == {"instructions": "Be brief."} | ({"type": "realtime"} if peer.dialect == "ga" else {})
     assert config.instructions == session.config.instructions == "Be brief."
-    await session.update(voice="marin")
+    await session.update(voice="alloy")
     assert len(peer.asked("session.update")) == 1  # nothing differs: nothing is sent
     await session.update(output_format="g711_ulaw", turn_detection="semantic_vad")
     assert session.config.output_format.type == "audio/pcmu"
@@ -73,7 +73,7 @@ async def test_a_refused_update_raises_and_the_next_one_is_answered(peer: Peer, 
     assert refused.code == "cannot_update_voice"
     assert "new session" in refused.__notes__[0]
     assert isinstance(config, SessionConfig)
-    assert (config.instructions, config.voice) == ("kept", "marin")
+    assert (config.instructions, config.voice) == ("kept", "alloy")
     assert not session.errors
 
 

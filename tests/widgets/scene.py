@@ -9,7 +9,7 @@ from rtnb._loop import shared_loop
 from rtnb.client import Session, open_session
 from rtnb.protocol import events
 from rtnb.protocol.values import AudioFormat, ContentPart, Item
-from tests.client.service import ScriptedTarget, Service
+from tests.widgets.service import ScriptedTarget, Service
 
 
 def marked(ms: float, *, seed: int = 0) -> np.ndarray:

@@ -17,9 +17,9 @@ from rtnb.protocol.values import AudioFormat
 from rtnb.widgets import Microphone
 from rtnb.widgets.microphone import LATE_MS, QUEUE_FRAMES, STALE_MS, AudioSender, play_frames
 from tests.client.peer import Peer
-from tests.client.service import Clock
 from tests.widgets.page import eventually
 from tests.widgets.scene import Scene
+from tests.widgets.service import Clock
 
 FRAME = np.arange(480, dtype="<i2").tobytes()
 SAMPLES = decode_pcm16(FRAME)

@@ -16,9 +16,9 @@ from rtnb.widgets._session_view import SessionView
 from rtnb.widgets.speaker import Speaker
 from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
-from tests.client.service import ScriptedTarget
 from tests.widgets.page import eventually
 from tests.widgets.scene import Scene, marked
+from tests.widgets.service import ScriptedTarget
 
 
 class Taker(SessionView):

@@ -27,9 +27,9 @@ from rtnb.trace import Trace, keep
 from rtnb.transport import TargetFacts
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
-from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
 from tests.widgets.page import Page, eventually, pack
+from tests.widgets.service import Clock, ScriptedTarget
 
 # --- the session over a data channel ----------------------------------------------------------------------------------
 
