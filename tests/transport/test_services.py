@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from azure.core.credentials import AzureKeyCredential
 
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.simulator import Simulator
@@ -70,6 +71,8 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
         await visit(Azure(url, deployment="voice", credential=_token))
         await visit(Azure(url, deployment="voice", api_key=CANARY, credential=_token))
         await visit(Azure(url, deployment="voice", api_key=EphemeralKey("ek_1", expires_at=4e9)))
+        await visit(Azure(url, deployment="voice", api_key="ek_0123456789"))
+        await visit(Azure(url, deployment="voice", credential=AzureKeyCredential(CANARY)))
         await visit(Azure(url, deployment="voice", dialect="preview", api_key=CANARY), intent="transcription")
         key = await Azure(url, deployment="voice", api_key=CANARY).ephemeral_key(expires_after_s=60)
         await Azure(url, deployment="voice", dialect="preview", api_key=CANARY).ephemeral_key(session={"voice": "ash"})
@@ -82,6 +85,8 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
         (ga, entra, None),
         (ga, entra, None),
         (ga, {"Authorization": "Bearer ek_1"}, None),
+        (ga, {"Authorization": "Bearer ek_0123456789"}, None),
+        (ga, {"api-key": CANARY}, None),
         (f"{preview}&intent=transcription", {"api-key": CANARY}, None),
         ("/openai/v1/realtime/client_secrets", {"api-key": CANARY}, {"expires_after": lifetime, "session": wanted}),
         (f"/openai/realtimeapi/sessions?{version}", {"api-key": CANARY}, {"model": "voice", "voice": "ash"}),
@@ -93,46 +98,42 @@ async def test_openai_and_custom() -> None:
     async with realtime_service() as (url, seen):
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"))
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"), call_id="rtc_1")
-        await visit(Custom(url))
+        await visit(Custom(f"{url}/gateway?tenant=a%20b", model="m"), intent="transcription")
         await visit(Custom(f"{url}/v1", dialect="preview", model="m", api_key=CANARY, headers={"x-team": "a"}))
     bearer = {"Authorization": f"Bearer {CANARY}"}
     assert seen == [
         ("/v1/realtime?model=gpt-realtime", bearer, None),
         ("/v1/realtime?call_id=rtc_1", bearer, None),
-        ("/v1/realtime", {}, None),
+        ("/gateway/realtime?tenant=a%20b&model=m&intent=transcription", {}, None),
         ("/v1/realtime?model=m", {**bearer, "OpenAI-Beta": "realtime=v1", "x-team": "a"}, None),
     ]
 
 
-TARGETS = [
-    (Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY), "Azure", "with an API key"),
-    (Azure(HOST, deployment="voice"), "Azure", "keyless (Entra)"),
-    (Azure(HOST, deployment="voice", credential=_token, api_key=CANARY), "Azure", "api_key= is not used"),
-    (OpenAI(api_key=CANARY), "OpenAI", "with an API key"),
-    (Custom("ws://localhost:8765", api_key=CANARY, headers={"x-key": CANARY}), "Custom", "with an API key"),
-    (Custom("ws://localhost:8765"), "Custom", "without a key"),
-]
-
-
-@pytest.mark.parametrize("target, name, signed_in", TARGETS)
-def test_a_target_describes_itself_without_secrets(target: Azure, name: str, signed_in: str) -> None:
+@pytest.mark.parametrize(
+    "target, representation, text",
+    [
+        (
+            Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY),
+            f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')",
+            f"Azure {HOST}, deployment voice, dialect ga, with an API key",
+        ),
+        (Azure(HOST, deployment="voice"), "Azure('", "keyless (Entra)"),
+        (Azure(HOST, deployment="voice", credential=_token, api_key=CANARY), "Azure('", "api_key= is not used"),
+        (OpenAI("m", api_key=CANARY), "OpenAI('m', auth='bearer')", "with an API key"),
+        (Custom("ws://localhost:8765", api_key=CANARY, headers={"x-key": CANARY}), "Custom('", "with an API key"),
+        (Custom("localhost:1"), "Custom('ws://localhost:1/v1/realtime', dialect='ga', auth='none')", "without a key"),
+    ],
+)
+def test_a_target_describes_itself_without_secrets(target: Any, representation: str, text: str) -> None:
     assert isinstance(target, Target)
-    assert signed_in in str(target) == f"{target}"
-    assert name in repr(target)
+    assert representation in repr(target)
+    assert text in str(target) == f"{target}"
     shown = f"{target!r} {target} {vars(target)} {target.facts} {dataclasses.astuple(target)}"
     assert CANARY[:8] not in shown
+    assert copy.copy(target) == target
     if getattr(target, "api_key", None):
         with pytest.raises(TypeError):
             pickle.dumps(target)
-        assert copy.copy(target) == target
-
-
-def test_repr_and_str() -> None:
-    azure = Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY)
-    assert repr(azure) == f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')"
-    assert str(azure) == f"Azure {HOST}, deployment voice, dialect ga, with an API key"
-    assert repr(OpenAI("m", api_key=CANARY)) == "OpenAI('m', auth='bearer')"
-    assert repr(Custom("localhost:1")) == "Custom('ws://localhost:1/v1/realtime', dialect='ga', auth='none')"
 
 
 def test_targets_are_frozen_values_that_can_be_changed_by_replace() -> None:
