@@ -65,9 +65,7 @@ async def test_a_limit_cancels_the_running_response(
 
 
 @talking(model="m", budget=rtnb.Budget(output_audio_s=0.1))
-async def test_a_response_of_turn_detection_is_cancelled_when_the_budget_is_used_up(
-    peer: Peer, session: rtnb.Session
-) -> None:
+async def test_a_used_up_budget_cancels_a_response_of_turn_detection(peer: Peer, session: rtnb.Session) -> None:
     await session.ask("Hello?")
     await peer.send(*peer.turn())
     response = await session.next_response()

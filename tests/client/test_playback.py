@@ -203,9 +203,7 @@ async def test_g711_milliseconds(peer: Peer, session: rtnb.Session) -> None:
 
 
 @talking(pace_s=0.2)
-async def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply(
-    peer: Peer, session: rtnb.Session
-) -> None:
+async def test_an_interruption_whose_cancel_gets_no_reply_cuts_the_items(peer: Peer, session: rtnb.Session) -> None:
     await session.response.create()
     await asyncio.sleep(0.5)
     peer.drop = {"response.done": 1}
