@@ -244,51 +244,44 @@ class Remote:
         self.announced(1)
         self.announced(2)
 
-    def sees(self, event: events.Event, *, after_ms: float = 0.0) -> None:
+    def sees(self, kind: Callable[..., events.Event], *, after_ms: float = 0.0, **fields: Any) -> None:
         self.now_s += after_ms / 1_000
-        self.playback.observe(event, self.now_s)
+        self.playback.observe(kind(**fields), self.now_s)
 
     def announced(self, number: int) -> None:
-        place: Any = {"response_id": f"resp_{number}", "item_id": f"item_{number}"}
-        part = ContentPart(type="audio", transcript="")
-        self.sees(events.ResponseContentPartAdded(**place, output_index=0, content_index=0, part=part))
-
-    def truncated(self, item_id: str, audio_end_ms: int) -> None:
-        self.sees(events.ConversationItemTruncated(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms))
+        place = {"response_id": f"resp_{number}", "item_id": f"item_{number}", "output_index": 0, "content_index": 0}
+        self.sees(events.ResponseContentPartAdded, **place, part=ContentPart(type="audio", transcript=""))
 
 
-started: Callable[..., events.Event] = events.OutputAudioBufferStarted
-stopped: Callable[..., events.Event] = events.OutputAudioBufferStopped
-cleared: Callable[..., events.Event] = events.OutputAudioBufferCleared
+STARTED, STOPPED = events.OutputAudioBufferStarted, events.OutputAudioBufferStopped
+CLEARED, TRUNCATED = events.OutputAudioBufferCleared, events.ConversationItemTruncated
 
 
 def test_an_answer_played_to_its_end() -> None:
     remote = Remote()
     playback = remote.playback
     assert not playback.playing
-    remote.sees(started(response_id="resp_1"))
+    remote.sees(STARTED, response_id="resp_1")
     remote.now_s += 0.4
-    assert playback.playing
-    assert playback.heard_ms("item_1") == 400
-    remote.sees(stopped(response_id="resp_1"), after_ms=600)
+    assert (playback.playing, playback.heard_ms("item_1")) == (True, 400)
+    remote.sees(STOPPED, after_ms=600, response_id="resp_1")
     remote.now_s += 5
-    first = playback.heard().loc["item_1"]
+    first, second = playback.heard().itertuples()
     assert (first.generated_ms, first.received_ms, first.played_ms) == (1_000, 1_000, 1_000)
-    assert (first.heard_ms, first.truncated) == (1_000, False)
-    assert not playback.playing
-    assert math.isnan(playback.heard().loc["item_2"].generated_ms)
+    assert (first.heard_ms, first.truncated, playback.playing) == (1_000, False, False)
+    assert math.isnan(second.generated_ms)
 
 
 def test_a_cut_answer_ends_where_the_service_says() -> None:
     remote = Remote()
     playback = remote.playback
-    remote.sees(started(response_id="resp_2"))
+    remote.sees(STARTED, response_id="resp_2")
     remote.now_s += 0.7329
     assert playback.flush() == [("item_2", 0, 732)]
-    remote.sees(cleared(response_id="resp_2"))
+    remote.sees(CLEARED, response_id="resp_2")
     assert playback.heard_ms("item_2") == 732
-    remote.truncated("item_2", 720)
-    second = playback.heard().loc["item_2"]
+    remote.sees(TRUNCATED, item_id="item_2", content_index=0, audio_end_ms=720)
+    _, second = playback.heard().itertuples()
     assert math.isnan(second.generated_ms)
     assert (second.played_ms, second.heard_ms, second.truncated) == (732.9, 720, True)
     assert playback.flush() == []
@@ -296,18 +289,18 @@ def test_a_cut_answer_ends_where_the_service_says() -> None:
 
 def test_responses_nobody_announced_are_ignored() -> None:
     remote = Remote()
-    for event in (started(response_id="resp_9"), stopped(response_id="resp_9"), stopped(response_id="resp_1")):
-        remote.sees(event)
-    remote.truncated("item_9", 1)
+    for kind, response_id in ((STARTED, "resp_9"), (STOPPED, "resp_9"), (STOPPED, "resp_1")):
+        remote.sees(kind, response_id=response_id)
+    remote.sees(TRUNCATED, item_id="item_9", content_index=0, audio_end_ms=1)
     assert list(remote.playback.heard().heard_ms) == [0, 0]
 
 
 def test_a_service_that_plays_may_announce_everything_twice() -> None:
     remote = Remote()
-    remote.sees(started(response_id="resp_1"))
-    remote.sees(started(response_id="resp_1"), after_ms=250)
+    remote.sees(STARTED, response_id="resp_1")
+    remote.sees(STARTED, after_ms=250, response_id="resp_1")
     remote.announced(1)
     remote.now_s += 0.25
     assert remote.playback.heard_ms("item_1") == 500
-    remote.sees(cleared(response_id="resp_1"))
+    remote.sees(CLEARED, response_id="resp_1")
     assert remote.playback.heard_ms("item_1") == 500

@@ -22,7 +22,7 @@ TURNS = {"type": "server_vad", "silence_duration_ms": 200}
 
 
 async def test_a_conversation_goes_on_across_the_session_cap() -> None:
-    with Simulator(latency="fast", voice="babble", session_minutes=2 / 60) as simulator:
+    with Simulator(latency="fast", voice="babble", session_minutes=3 / 60) as simulator:
         options: dict[str, Any] = {"instructions": "Be brief.", "output_modalities": "text", "reconnect": True}
         async with asyncio.timeout(60), rtnb.connect(simulator, **options) as session:
             await session.ask("My name is Ada.")

@@ -39,33 +39,21 @@ async def tcp_server(answer: Answer) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
-def http_answer(status: int, *, headers: dict[str, str] | None = None, body: str = "") -> Answer:
-    """Make an `Answer` with this status, whatever was asked."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        content = body.encode()
-        fields = {"Content-Length": str(len(content)), "Connection": "close", **(headers or {})}
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in fields.items())]
-        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-        await writer.drain()
-
-    return answer
-
-
 @asynccontextmanager
 async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[tuple[dict[str, str], str]]]]:
-    """Serve one answer to every POST; gives the address, and the headers and body of each request."""
+    """Serve one answer to every request; gives the address, and the headers and body of each request."""
     seen: list[tuple[dict[str, str], str]] = []
 
-    async def post(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         seen.append((dict(request.headers), await request.text()))
         return web.Response(**answer)
 
     app = web.Application()
-    app.router.add_post("/x", post)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("/x")), seen
+    app.router.add_route("*", "/{path:.*}", respond)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server(access_log=None)  # it would hold what was asked
+    yield str(server.make_url("/x")), seen
+    await server.close()
 
 
 def shown(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from rtnb.errors import AuthenticationError, ConnectError, RateLimited, RtnbErro
 from rtnb.transport import TargetFacts
 from rtnb.transport.http import mint
 from rtnb.transport.websocket import open_websocket
-from tests.transport.conftest import CANARY, http_answer, shown, tcp_server, web_server
+from tests.transport.conftest import CANARY, shown, tcp_server, web_server
 
 AZURE = TargetFacts(service="azure", url="wss://res/openai/v1/realtime?model=m", model="m", auth="api-key")
 Way = Callable[..., Awaitable[object]]
@@ -80,9 +80,9 @@ WAIT_MS = {"9": 250, "3": 3_000}
 async def test_every_status_is_explained(
     way: Way, status: int, fields: dict[str, str], body: str, kind: type[RtnbError], texts: list[str]
 ) -> None:
-    async with tcp_server(http_answer(status, headers=fields, body=body)) as port:
+    async with web_server(status=status, reason="Whatever", headers=fields, text=body) as (url, _):
         with pytest.raises(kind) as info:
-            await way(f"127.0.0.1:{port}")
+            await way(url.split("/")[2])
     assert type(info.value) is kind
     assert [text for text in texts if text not in shown(info.value) + "\n"] == []
     assert CANARY not in shown(info.value)
@@ -102,10 +102,9 @@ async def test_a_redirect_elsewhere_never_sees_the_key(way: Way) -> None:
 
     async with tcp_server(elsewhere) as other:
         scheme = "ws" if way is socket else "http"
-        moved = http_answer(302, headers={"Location": f"{scheme}://127.0.0.1:{other}/x"})
-        async with tcp_server(moved) as port:
+        async with web_server(status=302, headers={"Location": f"{scheme}://127.0.0.1:{other}/x"}) as (url, _):
             with pytest.raises(ConnectError, match="HTTP 302"):
-                await way(f"127.0.0.1:{port}")
+                await way(url.split("/")[2])
     assert visitors == []
 
 

@@ -21,7 +21,7 @@ from azure.core.credentials import AzureKeyCredential
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.simulator import Simulator
 from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
-from tests.transport.conftest import CANARY, http_answer, tcp_server, with_locals
+from tests.transport.conftest import CANARY, web_server, with_locals
 
 HOST = "https://res.openai.azure.com"
 
@@ -175,8 +175,8 @@ def test_a_secret_in_an_address_is_not_shown() -> None:
 
 async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: int) -> None:
     unused = f"http://127.0.0.1:{unused_tcp_port}"
-    async with tcp_server(http_answer(401, body=f"wrong key {CANARY}")) as port:
-        for url in (unused, f"http://127.0.0.1:{port}"):
+    async with web_server(status=401, text=f"wrong key {CANARY}") as (served, _):
+        for url in (unused, served.removesuffix("/x")):
             target = Azure(url, deployment="voice", api_key=CANARY)
             for attempt in (target.open, target.ephemeral_key):
                 with pytest.raises(ConnectError) as info:

@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from rtnb.errors import AuthenticationError, ConnectionClosed, LocalProtocolError, RemoteProtocolError
 from rtnb.transport import Headers, TargetFacts, Transport
 from rtnb.transport.websocket import MAX_MESSAGE_BYTES, WebSocketTransport, open_websocket
-from tests.transport.conftest import CANARY, http_answer, shown, tcp_server, with_locals
+from tests.transport.conftest import CANARY, shown, web_server, with_locals
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
@@ -168,9 +168,9 @@ async def test_no_error_log_repr_or_local_variable_holds_the_key(caplog: pytest.
                         await attempt()
                     raised.append(info.value)
                     texts += [with_locals(info), info.value.reason]
-            async with tcp_server(http_answer(401, body=f"bad key {CANARY}")) as port:
+            async with web_server(status=401, text=f"bad key {CANARY}") as (url, _):
                 with pytest.raises(AuthenticationError) as refused:
-                    await open_websocket(f"ws://127.0.0.1:{port}/x?api-key={CANARY}", headers=headers)
+                    await open_websocket(f"{url.replace('http', 'ws', 1)}?api-key={CANARY}", headers=headers)
     finally:
         silenced.setLevel(logging.NOTSET)
     assert "api-key: ****" in caplog.text  # the handshake was logged, and cleaned
