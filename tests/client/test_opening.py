@@ -1,15 +1,27 @@
-"""Opening a session: settings checked first, refusals at once, nothing forgotten, shared simulators."""
+"""Opening a session: settings checked first, refusals at once; and going on after its connection ends."""
 
 import asyncio
+import logging
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rtnb
-from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, ServiceError
-from tests.client.peer import Peer, failure
-from tests.client.virtual import outcome, settle, talking, virtual
+from rtnb.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionClosed,
+    LocalProtocolError,
+    RequestTimeout,
+    ServiceError,
+)
+from rtnb.protocol.events import UnknownEvent
+from rtnb.simulator import Simulator
+from tests.client.peer import Message, Peer, failure
+from tests.client.virtual import outcome, said, settle, talking, virtual
 
 
 def text_of(error: BaseException) -> str:
@@ -184,3 +196,198 @@ async def test_sessions_on_a_simulator_that_was_started_by_hand_do_not_stop_it()
                 async with rtnb.connect(simulator) as session:
                     assert (await session.ask("What is a delta?")).status == "completed"
         assert simulator.running
+
+
+REPLY = "Hello there."
+SOUND = np.zeros(24_000, np.float32)
+RECONNECT: dict[str, Any] = {"reconnect": True, "instructions": "Be brief."}
+TURNS = {"type": "server_vad", "silence_duration_ms": 200}
+
+
+async def test_a_conversation_goes_on_across_the_session_cap() -> None:
+    with Simulator(latency="fast", voice="babble", session_minutes=3 / 60) as simulator:
+        options: dict[str, Any] = {"instructions": "Be brief.", "output_modalities": "text", "reconnect": True}
+        async with asyncio.timeout(60), rtnb.connect(simulator, **options) as session:
+            await session.ask("My name is Ada.")
+            async for event in session:  # the cap comes
+                if event.type == "rtnb.reconnected":
+                    break
+            assert event.payload["restored_items"] == 2
+            assert "Ada" in (await session.ask("What did I say first?")).text
+            assert session.generation == 2
+            assert session.config.instructions == "Be brief."
+
+
+@talking(**RECONNECT)
+async def test_a_request_in_flight_fails_and_the_next_one_works(peer: Peer, session: rtnb.Session) -> None:
+    assert await said(session.ask("Hello?")) == REPLY
+    peer.silent = True
+    asking = asyncio.ensure_future(outcome(session.ask("Are you there?")))
+    await asyncio.sleep(1)
+    peer.silent = False
+    await peer.close(1011)
+    assert isinstance(await asking, ConnectionClosed)
+    assert await said(session.ask("And now?")) == REPLY
+    assert session.generation == 2
+    assert session.config.instructions == "Be brief."
+    texts = [item.content[0].text for item in session.conversation.items if item.role == "user"]
+    assert texts == ["Hello?", "And now?"]  # the service never acknowledged the one between
+
+
+@talking(**RECONNECT)
+async def test_without_a_service_the_session_ends_after_the_last_attempt(
+    peer: Peer, session: rtnb.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL, logger="rtnb"):
+        await peer.__aexit__(None, None, None)
+        error = await outcome(session.ask("Hello?"))
+        assert isinstance(error, RequestTimeout)
+        assert error.awaited == "a new connection"
+        await asyncio.sleep(60)
+        assert isinstance(await outcome(session.ask("Hello?")), ConnectionClosed)
+        assert "attempts to reconnect failed" in session.ended.__notes__[-1]
+
+
+@talking(reconnect=True)
+async def test_a_session_that_was_closed_here_does_not_reconnect(peer: Peer, session: rtnb.Session) -> None:
+    await session.close()
+    await asyncio.sleep(60)
+    assert (session.generation, session.closed, len(peer.paths)) == (1, True, 1)
+
+
+@talking(**RECONNECT)
+async def test_a_connection_that_ends_too_early_does_not_close_the_next(peer: Peer, session: rtnb.Session) -> None:
+    peer.greeting = []
+    await peer.close(1011)
+    await asyncio.sleep(1)
+    peer.greeting = None
+    await peer.close(1011)
+    assert await said(session.ask("Hello?")) == REPLY
+    connections = len(peer.paths)
+    await asyncio.sleep(60)
+    assert len(peer.paths) == connections
+    assert session.generation == 2
+
+
+@talking(**RECONNECT)
+async def test_a_call_that_waits_for_a_connection_survives_the_loss_of_one(peer: Peer, session: rtnb.Session) -> None:
+    peer.silent = True
+    await peer.close(1011)
+    await asyncio.sleep(1)  # the second connection restores nothing
+    asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+    updating = asyncio.ensure_future(outcome(session.update(instructions="Be kind.")))
+    await asyncio.sleep(1)
+    peer.silent = False
+    await peer.close(1011)
+    assert await said(asking) == REPLY
+    assert (await updating).instructions == "Be kind."
+
+
+@talking(name_errors=False, **RECONNECT)
+async def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits(peer: Peer, session: rtnb.Session) -> None:
+    await session.ask("Hello?")
+    peer.delay_s = {"session.created": [1.0]}
+    peer.refuse = {"conversation.item.create": [failure(None, "No.", kind="server_error")]}
+    await peer.close(1011)
+    await asyncio.sleep(0.5)
+    assert await said(session.ask("And now?")) == REPLY
+
+
+@talking(turn_detection=TURNS, **RECONNECT)
+async def test_say_after_a_reconnect_sends_the_silence_that_ends_its_turn(peer: Peer, session: rtnb.Session) -> None:
+    for _ in range(3):
+        await session.say(SOUND, rate_hz=24_000)
+    await peer.close(1011)
+    assert await said(session.say(SOUND, rate_hz=24_000)) == REPLY
+
+
+@talking(turn_detection=TURNS, **RECONNECT)
+async def test_a_say_in_flight_fails_when_the_connection_ends(peer: Peer, session: rtnb.Session) -> None:
+    for after_s in (0.5, 3.0):  # while it speaks, and while it waits for the answer
+        lost = ("input_audio_buffer.speech_stopped", "input_audio_buffer.committed", "response.created")
+        peer.drop = dict.fromkeys(lost, 9)
+        saying = asyncio.ensure_future(outcome(session.say(SOUND, rate_hz=24_000)))
+        await asyncio.sleep(after_s)
+        await peer.close(1011)
+        assert isinstance(await saying, ConnectionClosed)
+        peer.drop = {}
+        assert await said(session.say(SOUND, rate_hz=24_000)) == REPLY
+
+
+@talking(**RECONNECT)
+async def test_a_reconnect_survives_an_unknown_field_that_differs(peer: Peer, session: rtnb.Session) -> None:
+    def stamped(messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if message["type"] == "session.created":
+                message["session"]["created_at"] = len(peer.paths)
+        return messages
+
+    peer.script = stamped
+    peer.refuse = {}
+    await peer.close(1011)
+    await session.ask("Hello?")
+    refusal = failure("unknown_parameter", "Unknown parameter.", param="session.created_at")
+    peer.refuse = {"session.update": [refusal]}
+    await peer.close(1011)
+    assert await said(session.ask("And now?")) == REPLY
+    assert not any("created_at" in update["session"] for update in peer.asked("session.update")[-1:])
+
+
+# --- the restored conversation ----------------------------------------------------------------------------------------
+
+
+def _user(number: int, transcript: str | None) -> Message:
+    content = [{"type": "input_audio", "transcript": transcript}]
+    return {"id": f"item_{number}", "type": "message", "role": "user", "content": content}
+
+
+def _call(number: int, call_id: str) -> Message:
+    return {"id": f"item_{number}", "type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
+
+
+OUTPUT = {"id": "item_5", "type": "function_call_output", "call_id": "call_4", "output": "3"}
+ITEMS = [_user(1, "Good morning."), _user(2, None), _call(3, "call_3"), _call(4, "call_4"), OUTPUT]
+
+
+@talking(**RECONNECT)
+async def test_a_conversation_is_restored_as_text_as_far_as_it_was_played(peer: Peer, session: rtnb.Session) -> None:
+    for item in ITEMS:
+        await peer.send(*peer.added(item))
+    cut = await peer.begin()
+    item_id = await peer.add_item(cut)
+    await peer.speak(cut, 1_000, "one two three four five six seven eight nine ten")
+    await asyncio.sleep(1)
+    place = {"item_id": item_id, "content_index": 0, "audio_end_ms": 400}
+    await peer.send({"type": "conversation.item.truncated", **place})
+    await peer.end(cut)
+    playing = await peer.begin()
+    await peer.add_item(playing)
+    await peer.speak(playing, 1_000, "a b c d")
+    await peer.end(playing)
+    await asyncio.sleep(0.5)
+    peer.heard.clear()
+    await peer.close(1011)
+    await asyncio.sleep(1)
+    restored = [message["item"] for message in peer.asked("conversation.item.create")]
+    texts = {item["id"]: (part["type"], part["text"]) for item in restored for part in item.get("content", ())}
+    assert texts == {
+        "item_1": ("input_text", "Good morning."),
+        item_id: ("output_text", "one two three four"),
+        playing.items[0]["id"]: ("output_text", "a b"),
+    }
+    assert [item["type"] for item in restored if "content" not in item] == ["function_call", "function_call_output"]
+    (mark,) = session.log.filter("rtnb.reconnected")
+    assert mark.event.payload["omitted_items"] == 2  # audio without a transcript, and a call without an output
+
+
+@talking(**RECONNECT)
+async def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(
+    peer: Peer, session: rtnb.Session, tmp_path: Path
+) -> None:
+    await session.ask("Hello?")
+    await peer.close(1011)
+    await session.ask("And now?")
+    session.log.save(tmp_path / "log.jsonl")
+    (mark,) = rtnb.EventLog.load(tmp_path / "log.jsonl").filter("rtnb.reconnected")
+    assert isinstance(mark.event, UnknownEvent)
+    assert mark.event.payload["generation"] == 2
