@@ -17,7 +17,7 @@ from rtnb.protocol import SemanticVad, ServerVad
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, Transcription
 from rtnb.simulator import Simulator
 from tests.client.peer import Peer
-from tests.client.virtual import outcome, settle, talking
+from tests.client.virtual import now, outcome, settle, talking
 
 SERVER_VAD = {"type": "server_vad"}
 
@@ -29,11 +29,6 @@ def tone(ms: int, *, rate_hz: int = 24_000) -> np.ndarray[Any, np.dtype[np.float
 
 def appended(peer: Peer) -> list[bytes]:
     return [base64.b64decode(message["audio"]) for message in peer.asked("input_audio_buffer.append")]
-
-
-def now() -> float:
-    """Return the virtual time in seconds."""
-    return asyncio.get_running_loop().time()
 
 
 @talking(both=True)

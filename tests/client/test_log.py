@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from rtnb.client import EventLog
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.protocol import events, wire
 from tests.client.peer import CHUNK, Message, Peer
-from tests.client.virtual import outcome, said, settle, talk, talking, virtual
+from tests.client.virtual import now, outcome, said, settle, talk, talking, virtual
 
 UNREADABLE = ("not JSON", "[1]", '{"type":"response.output_audio.delta","delta":7}')
 WALL_S = 1_800_000_000.0
@@ -230,20 +229,19 @@ def _descriptors() -> int:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @virtual
 async def test_a_session_that_was_dropped_without_close_is_collected() -> None:
-    clock = asyncio.get_running_loop().time
     async with Peer() as peer:
-        await (await rtnb.connect(peer.url, clock=clock)).close()
+        await (await rtnb.connect(peer.url, clock=now)).close()
         await asyncio.sleep(1)
         tasks, descriptors = asyncio.all_tasks(), _descriptors()
-        dropped = [weakref.ref(await _ask_and_drop(peer, clock)) for _ in range(5)]
+        dropped = [weakref.ref(await _ask_and_drop(peer)) for _ in range(5)]
         await _collected()
         assert [session() for session in dropped] == [None] * 5
         assert asyncio.all_tasks() == tasks
         assert _descriptors() <= descriptors
 
 
-async def _ask_and_drop(peer: Peer, clock: Callable[[], float]) -> rtnb.Session:
-    session = await rtnb.connect(peer.url, clock=clock)
+async def _ask_and_drop(peer: Peer) -> rtnb.Session:
+    session = await rtnb.connect(peer.url, clock=now)
     assert await said(session.ask("Hello?")) == "Hello there."
     return session
 
@@ -251,7 +249,7 @@ async def _ask_and_drop(peer: Peer, clock: Callable[[], float]) -> rtnb.Session:
 @virtual
 async def test_a_response_of_a_session_that_was_dropped_ends() -> None:
     async with Peer(pace_s=5) as peer:
-        response = await (await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)).response.create()
+        response = await (await rtnb.connect(peer.url, clock=now)).response.create()
         gc.collect()
         ended = await outcome(response)
         assert isinstance(ended, ConnectionClosed) or ended.transcript == "Hello there."
@@ -279,7 +277,7 @@ async def test_what_belongs_to_a_session_that_ended_is_closed_when_it_is_dropped
         closed.append(True)
 
     async with Peer() as peer:
-        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+        session = await rtnb.connect(peer.url, clock=now)
         session.on_close(closer)
         await peer.close(1011)
         await asyncio.sleep(1)

@@ -21,7 +21,7 @@ from rtnb.errors import (
 from rtnb.protocol.events import UnknownEvent
 from rtnb.simulator import Simulator
 from tests.client.peer import Message, Peer, failure
-from tests.client.virtual import outcome, said, settle, talking, virtual
+from tests.client.virtual import now, outcome, said, settle, talking, virtual
 
 
 def text_of(error: BaseException) -> str:
@@ -33,7 +33,7 @@ async def refused(peer: Peer, **options: Any) -> BaseException:
     """Return the error of an attempt to open a session."""
 
     async def attempt() -> None:
-        async with rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, **options):
+        async with rtnb.connect(peer.url, clock=now, **options):
             return
 
     error = await outcome(attempt())
@@ -77,7 +77,7 @@ async def test_a_refusal_while_connecting_is_reported_at_once(
     peer: Peer, settings: Any, end: tuple[int, str] | None, kind: type[Exception], words: str
 ) -> None:
     async with peer:
-        start_s = asyncio.get_running_loop().time()
+        start_s = now()
         opening = asyncio.create_task(refused(peer, **settings))
         while not peer.paths:
             await settle()
@@ -88,7 +88,7 @@ async def test_a_refusal_while_connecting_is_reported_at_once(
         assert isinstance(error, kind), error
         assert words in text_of(error)
         assert "sk-abc123" not in text_of(error)
-        assert asyncio.get_running_loop().time() - start_s < 3
+        assert now() - start_s < 3
         assert end is None or error.status == end[0]
         assert "dialect" not in words or "dialect='preview'" in error.__notes__[0]
 
@@ -167,7 +167,7 @@ async def test_a_connect_object_that_is_entered_again_keeps_its_dialect_and_opti
 @virtual
 async def test_a_connect_object_can_be_used_by_two_sessions_at_once() -> None:
     async with Peer() as peer:
-        connecting = rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, instructions="Be brief.")
+        connecting = rtnb.connect(peer.url, clock=now, instructions="Be brief.")
         async with connecting, connecting:
             pass
         assert len(peer.paths) == len(peer.asked("session.update")) == 2

@@ -16,7 +16,7 @@ import rtnb
 from rtnb.errors import RtnbError
 from tests.client.peer import Message, Peer, Script, failure
 from tests.client.test_requests import ALL_CALLS, LOST, SECOND
-from tests.client.virtual import VirtualLoop, run_virtual
+from tests.client.virtual import VirtualLoop, now, run_virtual
 
 ACKNOWLEDGED_S = 15
 SILENT_S = 60
@@ -195,7 +195,7 @@ def pending_futures() -> list[asyncio.Future[Any]]:
 async def one_session(steps: list[Step], pace_s: float) -> None:
     """Play the steps, recover, close, and check that nothing is left."""
     async with Peer(pace_s=pace_s) as peer:
-        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+        session = await rtnb.connect(peer.url, clock=now)
         try:
             await play(peer, session, steps)
             await recover(peer, session)
@@ -223,7 +223,7 @@ def test_every_call_ends_and_the_session_stays_usable(steps: list[Step], pace_s:
 def test_every_call_ends_when_the_connection_is_lost(steps: list[Step]) -> None:
     async def run() -> None:
         async with Peer(pace_s=0.1) as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+            session = await rtnb.connect(peer.url, clock=now)
             playing = asyncio.ensure_future(play(peer, session, steps))
             await asyncio.sleep(0.2)
             await peer.close(1011)

@@ -10,18 +10,13 @@ import pytest
 import rtnb
 from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from tests.client.peer import CHUNK_MS, Message, Peer, Script, failure
-from tests.client.virtual import outcome, said, settle, talking, virtual
+from tests.client.virtual import now, outcome, said, settle, talking, virtual
 
 REPLY = "Hello there."
 BAD_VOICE = failure("invalid_value", "Invalid value: 'x'.", param="session.audio.output.voice")
 NO_ITEM = failure("item_not_found", "There is no such item.", param="item_id")
 TROUBLE = failure(None, "The server had an error while processing your request.", kind="server_error")
 SECOND = np.zeros(24_000, np.float32)
-
-
-def now() -> float:
-    """Return the virtual time in seconds."""
-    return asyncio.get_running_loop().time()
 
 
 async def healthy(session: rtnb.Session) -> None:

@@ -131,6 +131,11 @@ async def said(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
     return getattr(result, "transcript", result)
 
 
+def now() -> float:
+    """Return the virtual time in seconds."""
+    return asyncio.get_running_loop().time()
+
+
 async def settle() -> None:
     """Let everything happen that needs no time."""
     await asyncio.sleep(1e-6)
@@ -142,7 +147,7 @@ async def talk(**options: Any) -> AsyncIterator[tuple[Peer, rtnb.Session]]:
     ours, target = ({name: options.pop(name) for name in names if name in options} for names in (_PEER, _TARGET))
     async with Peer(**ours) as peer:
         to = rtnb.Custom(peer.url, dialect=peer.dialect, **target)  # type: ignore[arg-type]
-        async with rtnb.connect(to, clock=asyncio.get_running_loop().time, **options) as session:
+        async with rtnb.connect(to, clock=now, **options) as session:
             yield peer, session
 
 
