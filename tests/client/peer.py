@@ -382,7 +382,9 @@ class Peer:
 
     def _begin(self, wanted: Message) -> tuple[Running, Message]:
         outside = wanted.get("conversation") == "none"
-        modalities = "modalities" if self.dialect == "preview" else "output_modalities"
+        modalities, spoken = "output_modalities", {"audio": {"output": self.session.get("audio", {}).get("output")}}
+        if self.dialect == "preview":
+            modalities, spoken = "modalities", {"output_audio_format": self.session["output_audio_format"]}
         response = {
             "object": "realtime.response",
             "id": self._id("resp"),
@@ -393,6 +395,7 @@ class Peer:
             modalities: wanted.get(modalities, self.session.get(modalities)),
             "usage": None,
             "metadata": wanted.get("metadata") if self.echo_metadata else None,
+            **spoken,
         }
         running = Running(response)
         self.active = self.active if outside else running

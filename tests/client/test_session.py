@@ -87,7 +87,8 @@ async def test_every_event_comes_once_to_every_iterator(peer: Peer, session: rtn
     late = session.__aiter__()  # sees only what comes after
     await peer.send({"type": "rate_limits.updated", "rate_limits": []})
     assert isinstance(await anext(late), events.RateLimitsUpdated)
-    await session.close()
+    async with session:
+        pass
     await session.close()  # closing twice is fine
     assert session.closed
     with pytest.raises(StopAsyncIteration):

@@ -46,7 +46,12 @@ HIDING = {
 @pytest.mark.parametrize("value, hidden", HIDING.values(), ids=HIDING)
 def test_a_value_hides_its_secret_when_shown_copied_or_pickled(value: Any, hidden: str) -> None:
     shown = [repr(value), str(value), f"{value} {value!s:.5} {[value]}", "{}".format(value)]  # noqa: UP032
-    shown += [repr(copy.copy(value)), repr(copy.deepcopy(value)), repr(getattr(value, "__dict__", ""))]
+    shown += [
+        repr(copy.copy(value)),
+        repr(copy.deepcopy(value)),
+        repr(Headers({"api-key": CANARY}).copy()),
+        repr(getattr(value, "__dict__", "")),
+    ]
     assert CANARY[:6] not in f"{shown} {json.dumps([str(value)])}"
     assert repr(value) == repr(copy.copy(value)) == repr(copy.deepcopy(value)) == hidden
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
