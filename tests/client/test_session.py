@@ -97,12 +97,12 @@ async def test_every_event_comes_once_to_every_iterator(peer: Peer, session: rtn
     assert [await task for task in tasks] == [expected, expected]
 
 
+LIMITED = "Rate limit reached. Please try again in 1.2s."
+
+
 @pytest.mark.parametrize(
     "code, message, kind, retry_after_ms",
-    [
-        ("boom", "it broke", ResponseFailed, None),
-        ("rate_limit_exceeded", "Rate limit reached. Please try again in 1.2s.", RateLimited, 1_200),
-    ],
+    [("boom", "it broke", ResponseFailed, None), ("rate_limit_exceeded", LIMITED, RateLimited, 1_200)],
 )
 @talking(both=True, by_hand=True)
 async def test_a_failed_response_raises(
@@ -118,14 +118,14 @@ async def test_a_failed_response_raises(
     assert getattr(error, "retry_after_ms", None) == retry_after_ms
 
 
-@pytest.mark.parametrize("status", ["cancelled", "incomplete"])
 @talking(by_hand=True)
-async def test_other_ends_do_not_raise(peer: Peer, session: rtnb.Session, status: str) -> None:
-    asking = asyncio.create_task(session.ask("hi"))
-    await settle()
-    await peer.end(await peer.begin(), status=status, reason="max_output_tokens")
-    response = await asking
-    assert (response.status, response.status_details.reason) == (status, "max_output_tokens")
+async def test_other_ends_do_not_raise(peer: Peer, session: rtnb.Session) -> None:
+    for status in ("cancelled", "incomplete"):
+        asking = asyncio.create_task(session.ask("hi"))
+        await settle()
+        await peer.end(await peer.begin(), status=status, reason="max_output_tokens")
+        response = await asking
+        assert (response.status, response.status_details.reason) == (status, "max_output_tokens")
 
 
 @talking(pace_s=0.1, outputs=["abc"])
