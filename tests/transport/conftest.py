@@ -6,7 +6,7 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trustme
@@ -39,14 +39,28 @@ async def tcp_server(answer: Answer) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
-@asynccontextmanager
-async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[tuple[dict[str, str], str]]]]:
-    """Serve one answer to every request; gives the address, and the headers and body of each request."""
-    seen: list[tuple[dict[str, str], str]] = []
+class Seen(NamedTuple):
+    """Request that a `web_server` got."""
 
-    async def respond(request: web.Request) -> web.Response:
-        seen.append((dict(request.headers), await request.text()))
-        return web.Response(**answer)
+    path: str
+    headers: dict[str, str]
+    body: str
+
+
+@asynccontextmanager
+async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[Seen]]]:
+    """Serve one answer to every request; without one, open WebSockets and make keys. Gives the address and requests."""
+    seen: list[Seen] = []
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        seen.append(Seen(str(request.rel_url), dict(request.headers), await request.text()))
+        if answer or request.method == "POST":
+            return web.Response(**(answer or {"text": '{"value": "ek_0123456789", "expires_at": 4e9, "session": {}}'}))
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("{}")
+        await socket.receive()
+        return socket
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", respond)

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import unquote
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from azure.core.credentials import AccessToken
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +23,7 @@ from rtnb import redaction
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.transport import Entra, EphemeralKey, Headers, Secret
 from rtnb.transport.credentials import ENTRA_SCOPE, Key, caused_by, remember_headers
-from tests.transport.conftest import CANARY, with_locals
+from tests.transport.conftest import CANARY, web_server, with_locals
 
 ENTRA_TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
 
@@ -143,24 +142,17 @@ async def test_default_credential_gets_a_token_and_is_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The real DefaultAzureCredential, as in an App Service whose token service is on loopback."""
-    asked: list[str] = []
-
-    async def token(request: web.Request) -> web.Response:
-        asked.append(request.query["resource"])
-        ends = str(int(time.time()) + 3600)
-        made = {"access_token": ENTRA_TOKEN, "expires_on": ends, "resource": asked[-1], "token_type": "Bearer"}
-        return web.json_response(made)
-
-    app = web.Application()
-    app.router.add_get("/token", token)
-    async with TestServer(app, host="127.0.0.1") as server:
+    resource = "https://cognitiveservices.azure.com"
+    ends = str(int(time.time()) + 3600)
+    token = {"access_token": ENTRA_TOKEN, "expires_on": ends, "resource": resource, "token_type": "Bearer"}
+    async with web_server(text=json.dumps(token), content_type="application/json") as (url, seen):
         monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "prod")
-        monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/token")))
+        monkeypatch.setenv("IDENTITY_ENDPOINT", url)
         monkeypatch.setenv("IDENTITY_HEADER", "header-of-the-token-service")
         with caplog.at_level(logging.DEBUG):
             headers = await Entra().headers()
     assert dict(headers) == {"Authorization": f"Bearer {ENTRA_TOKEN}"}
-    assert asked == ["https://cognitiveservices.azure.com"]
+    assert [f"resource={resource}" in unquote(request.path) for request in seen] == [True]
     assert ENTRA_TOKEN[:30] not in caplog.text
 
 

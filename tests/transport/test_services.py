@@ -10,21 +10,17 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from azure.core.credentials import AzureKeyCredential
 
 from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, RemoteProtocolError
 from rtnb.simulator import Simulator
 from rtnb.transport import Azure, Custom, EphemeralKey, Headers, OpenAI, Target, TargetFacts
 from rtnb.transport.http import Answer, ephemeral_body, mint, post_offer
-from tests.transport.conftest import CANARY, web_server, with_locals
+from tests.transport.conftest import CANARY, Seen, web_server, with_locals
 
 HOST = "https://res.openai.azure.com"
 
@@ -33,33 +29,11 @@ async def _token() -> str:
     return "entra-token-1"
 
 
-@asynccontextmanager
-async def realtime_service() -> AsyncIterator[tuple[str, list[Any]]]:
-    """Service that notes path, query and the headers that sign in."""
-    seen: list[Any] = []
-
-    def note(request: web.Request, body: Any = None) -> None:
-        who = {name: request.headers[name] for name in ("api-key", "Authorization", "OpenAI-Beta", "x-team")
-               if name in request.headers}  # fmt: skip
-        seen.append((str(request.rel_url), who, body))
-
-    async def socket(request: web.Request) -> web.WebSocketResponse:
-        note(request)
-        answer = web.WebSocketResponse()
-        await answer.prepare(request)
-        await answer.send_str("{}")
-        await answer.receive()
-        return answer
-
-    async def post(request: web.Request) -> web.Response:
-        note(request, await request.json())
-        return web.json_response({"value": "ek_0123456789", "expires_at": 4e9, "session": {}})
-
-    app = web.Application()
-    app.router.add_get("/{path:.*}", socket)
-    app.router.add_post("/{path:.*}", post)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("")).rstrip("/"), seen
+def signed(seen: list[Seen]) -> list[tuple[str, dict[str, str], Any]]:
+    """Return path, the headers that sign in, and the body of each request."""
+    names = ("api-key", "Authorization", "OpenAI-Beta", "x-team")
+    heads = [{name: one.headers[name] for name in names if name in one.headers} for one in seen]
+    return [(one.path, head, json.loads(one.body or "null")) for one, head in zip(seen, heads, strict=True)]
 
 
 async def visit(target: Azure | OpenAI | Custom, **options: str) -> None:
@@ -69,7 +43,8 @@ async def visit(target: Azure | OpenAI | Custom, **options: str) -> None:
 
 
 async def test_azure_opens_and_mints_with_one_header() -> None:
-    async with realtime_service() as (url, seen):
+    async with web_server() as (address, seen):
+        url = address.removesuffix("/x")
         await visit(Azure(url, deployment="voice", api_key=CANARY))
         await visit(Azure(url, deployment="voice", credential=_token))
         await visit(Azure(url, deployment="voice", api_key=CANARY, credential=_token))
@@ -83,7 +58,7 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
     ga, preview = "/openai/v1/realtime?model=voice", f"/openai/realtime?{version}&deployment=voice"
     lifetime, wanted = {"anchor": "created_at", "seconds": 60}, {"type": "realtime", "model": "voice"}
     entra = {"Authorization": "Bearer entra-token-1"}
-    assert seen == [
+    assert signed(seen) == [
         (ga, {"api-key": CANARY}, None),
         (ga, entra, None),
         (ga, entra, None),
@@ -98,13 +73,14 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
 
 
 async def test_openai_and_custom() -> None:
-    async with realtime_service() as (url, seen):
+    async with web_server() as (address, seen):
+        url = address.removesuffix("/x")
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"))
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"), call_id="rtc_1")
         await visit(Custom(f"{url}/gateway?tenant=a%20b", model="m"), intent="transcription")
         await visit(Custom(f"{url}/v1", dialect="preview", model="m", api_key=CANARY, headers={"x-team": "a"}))
     bearer = {"Authorization": f"Bearer {CANARY}"}
-    assert seen == [
+    assert signed(seen) == [
         ("/v1/realtime?model=gpt-realtime", bearer, None),
         ("/v1/realtime?call_id=rtc_1", bearer, None),
         ("/gateway/realtime?tenant=a%20b&model=m&intent=transcription", {}, None),
@@ -335,9 +311,7 @@ async def test_a_key_is_read_in_both_dialects(facts: TargetFacts, status: int, a
     async with minting(answer, status=status) as (url, seen):
         key = await mint(url, headers={"api-key": CANARY}, body={"session": {}}, facts=facts)
     assert (key.reveal(), key.expires_at, key.session, key.dialect) == (VALUE, ENDS, session, facts.dialect)
-    headers, body = seen[0]
-    assert headers["api-key"] == CANARY
-    assert json.loads(body) == {"session": {}}
+    assert signed(seen) == [("/x", {"api-key": CANARY}, {"session": {}})]
 
 
 async def test_a_key_without_an_end_gets_the_usual_lifetime() -> None:
@@ -376,9 +350,9 @@ async def test_an_offer_is_answered(location: str, call_id: str | None) -> None:
     async with web_server(status=201, text="v=0\r\n", headers=headers) as (url, seen):
         answer = await post_offer(url, key=OFFER_KEY, sdp="v=0\r\no=-", facts=FACTS)
     assert answer == Answer("v=0\r\n", call_id)
-    sent, body = seen[0]
-    assert body == "v=0\r\no=-"
-    assert (sent["Authorization"], sent["Content-Type"]) == (f"Bearer {VALUE}", "application/sdp")
+    (sent,) = seen
+    assert sent.body == "v=0\r\no=-"
+    assert (sent.headers["Authorization"], sent.headers["Content-Type"]) == (f"Bearer {VALUE}", "application/sdp")
 
 
 @pytest.mark.parametrize(
