@@ -68,7 +68,7 @@ class Running:
 
     @property
     def written(self) -> bool:
-        """Whether it consists of text only."""
+        """True for text without audio."""
         return ["text"] in (self.values.get("output_modalities"), self.values.get("modalities"))
 
     @property

@@ -1,4 +1,4 @@
-"""What the user gives: speech in any form, paced and answered, images, transcription sessions and MCP tools."""
+"""Input of the user: speech in any form, paced and answered, images, transcription sessions and MCP tools."""
 
 import asyncio
 import base64
