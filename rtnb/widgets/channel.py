@@ -174,7 +174,7 @@ class Stream:
             The header is not JSON, or the message is larger than 8 MiB.
         """
         if self.joined:
-            shared_loop().call_soon(self._send, pack(self.name, kind, header, buffers), to)
+            shared_loop().call_if_running(self._send, pack(self.name, kind, header, buffers), to)
 
     def _send(self, frame: bytes, to: str | None) -> None:
         for page in list(self.joined.values()):

@@ -85,17 +85,20 @@ class Page:
         welcome: dict[str, Any] = (await self.until("welcome")).header
         return welcome
 
-    async def join(self, *names: str) -> dict[str, Any]:
-        """Begin a connection on widget messages and join streams; return the kernel's welcome."""
-        welcome = await self.hello()
+    async def join(self, *names: str) -> None:
+        """Begin a connection on widget messages and join streams."""
+        await self.hello()
         self.say("join", names=names, all=names)
-        return welcome
+        await self._joined(names)
 
-    async def ask(self, stream: str, kind: str, header: dict[str, Any]) -> dict[str, Any]:
+    async def _joined(self, names: Sequence[str]) -> None:
+        streams = [self.channel.streams[name] for name in names]
+        await eventually(lambda: all(self.id in stream.joined for stream in streams))
+
+    async def ask(self, stream: str, kind: str, **header: Any) -> Frame:
         """Return the reply to a request sent by widget message."""
         self.send(pack(stream, kind, header, r=1))
-        reply: dict[str, Any] = (await self.until("reply")).header
-        return reply
+        return await self.until("reply")
 
     async def open(self, *names: str) -> Socket:
         """Begin a connection, open its socket, and join streams there."""
@@ -103,6 +106,7 @@ class Page:
         socket = await Socket.dial(welcome, self, origin=self.origin)
         await socket.until("open")
         await socket.say("join", names=names, all=names)
+        await self._joined(names)
         return socket
 
 

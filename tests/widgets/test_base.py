@@ -1,4 +1,4 @@
-"""What every widget of ours does."""
+"""What every widget of ours does, and what all of the page's sources have in common."""
 
 import re
 import subprocess
@@ -10,31 +10,26 @@ from traitlets import Unicode
 import rtnb.widgets
 from rtnb.widgets._base import FOLDER, Widget, bundle
 
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js") if "_worklet" not in path.name)
+
 
 class Small(Widget):
     _esm = "export default { render() {} }"
     colour = Unicode("red").tag(sync=True)
 
 
-def test_a_misspelt_keyword_is_refused_with_the_right_one() -> None:
-    with pytest.raises(TypeError, match=r"keyword of Small\(\) 'color'; did you mean 'colour'\?"):
-        Small(color="blue")
+@pytest.mark.parametrize(
+    "keyword, words",
+    [("color", r"keyword of Small\(\) 'color'; did you mean 'colour'\?"), ("zzz", r"Allowed are .*colour")],
+)
+def test_an_unknown_keyword_is_refused_with_those_that_there_are(keyword: str, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        Small(**{keyword: "blue"})
 
 
-def test_a_keyword_like_no_other_lists_what_there_is() -> None:
-    with pytest.raises(TypeError, match=r"Allowed are .*colour"):
-        Small(zzz=1)
-
-
-def test_traits_can_be_given() -> None:
-    assert Small(colour="blue").colour == "blue"
-
-
-def test_the_repr_shows_no_trait() -> None:
-    assert repr(Small(colour="a secret")) == "<Small>"
-
-
-SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js") if "_worklet" not in path.name)
+def test_traits_can_be_given_and_the_repr_shows_none() -> None:
+    small = Small(colour="a secret")
+    assert (small.colour, repr(small)) == ("a secret", "<Small>")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -65,3 +60,12 @@ def test_a_class_takes_module_and_style_from_the_files_beside_it() -> None:
     assert speaker._esm.endswith("//# sourceURL=rtnb/speaker.js")
     assert speaker._css.endswith((FOLDER / "speaker.css").read_text(encoding="utf-8"))
     assert Small._css == Widget._css
+
+
+@pytest.mark.parametrize(
+    "word", ["in writing", "stand-in", "in stock", "wish", "nobody", "somebody", "let sound through"]
+)
+def test_no_source_of_the_page_has_a_word_that_a_stranger_stumbles_over(word: str) -> None:
+    elsewhere = FOLDER.parent / "trace" / "conversation.py", FOLDER.parent / "tuning" / "bench.py"
+    sources = [path for path in (*FOLDER.iterdir(), *elsewhere) if path.suffix in (".js", ".py", ".toml")]
+    assert [path.name for path in sources if word in path.read_text(encoding="utf-8").lower()] == []

@@ -2,19 +2,17 @@
 
 import asyncio
 import io
-import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ipywidgets
 import numpy as np
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import rtnb
 from rtnb._loop import shared_loop
@@ -29,14 +27,7 @@ from rtnb.widgets.playground import Playground
 from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
 from tests.widgets.page import eventually
-
-KEY = "typed-in-by-hand-0123456789abcdef"
-
-
-@pytest.fixture
-def simulator() -> Iterator[rtnb.Simulator]:
-    with rtnb.Simulator(latency="fast", voice="babble") as started:
-        yield started
+from tests.widgets.scene import turn
 
 
 async def test_it_opens_and_a_line_of_code_is_a_knob(simulator: rtnb.Simulator) -> None:
@@ -47,8 +38,7 @@ async def test_it_opens_and_a_line_of_code_is_a_knob(simulator: rtnb.Simulator) 
     assert outcome.loc["audio.input.turn_detection.silence_duration_ms", "status"] == "applied"
     assert playground.session.config.turn_detection.silence_duration_ms == 300  # type: ignore[union-attr]
     assert playground.session.config.instructions == "Be brief."
-    assert "session.updated" in set(playground.session.log.to_frame()["type"])
-    playground.close()
+    assert not playground.connection.takes_key, "a simulator takes none"
 
 
 async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> None:
@@ -63,7 +53,6 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     assert bar.figures.startswith("acoustic end: n/a"), "no microphone recorded it"
     assert re.fullmatch(r"end of speech → first audio \d+ ms", bar.last_turn)
     assert re.fullmatch(r"2 turns · \d+ tokens", playground.connection.usage)
-    playground.close()
 
 
 async def test_it_records_into_a_file_and_shows_its_trace(simulator: rtnb.Simulator, tmp_path: Path) -> None:
@@ -100,13 +89,10 @@ async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simula
     await eventually(lambda: playground.message_bar.figures.startswith("acoustic end: 0 ms"))
     playground.disconnect()
     await eventually(lambda: microphone.state != "on")
-    playground.close()
 
 
 async def test_a_call_waits_for_a_click_and_gives_way(simulator: rtnb.Simulator) -> None:
-    with pytest.raises(ValueError, match="'websocket', 'webrtc'"):
-        Playground(simulator, transport="carrier pigeon")
-    before = set(ipywidgets.widgets.widget._instances)
+    before = set(_instances)
     playground = Playground(simulator, transport="webrtc")
     await eventually(lambda: playground.peer is not None)
     with pytest.raises(ConnectError, match="not connected"):
@@ -116,7 +102,7 @@ async def test_a_call_waits_for_a_click_and_gives_way(simulator: rtnb.Simulator)
     assert (await playground.ask("Hello!")).transcript
     assert playground.peer not in playground._frame.children
     playground.close()
-    assert set(ipywidgets.widgets.widget._instances) <= before | {shared_channel().comm.comm_id}
+    assert set(_instances) <= before | {shared_channel().comm.comm_id}
 
 
 async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rtnb.Simulator) -> None:
@@ -134,20 +120,21 @@ async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rt
     assert playground.session.config.voice == "sage"
     assert playground.session.config.turn_detection is None
     assert playground.session.request_timeout_s == 7.0
-    playground.close()
 
 
-async def test_a_simulator_of_its_own_ends_with_the_session() -> None:
-    playground = Playground(rtnb.Simulator(latency="fast", voice="babble"))
-    target = playground._target
-    assert playground.session.id
-    assert target.running
+async def test_a_simulator_of_its_own_ends_with_the_session_and_before_the_next_begins() -> None:
+    simulator = rtnb.Simulator(latency="fast", voice="babble")
+    playground = Playground(simulator)
+    assert (await playground.ask("Hello!")).status == "completed"
     playground.disconnect()
-    await eventually(lambda: not target.running)
+    playground.connect()  # at once: the new session waits for the end of the old one
+    assert (await playground.ask("Hello again!")).status == "completed"
+    playground.disconnect()
+    await eventually(lambda: not simulator.running)
     playground.connect()
     assert playground.session.id
     playground.close()
-    assert not target.running
+    assert not simulator.running
 
 
 async def test_the_end_of_the_session_is_said(simulator: rtnb.Simulator) -> None:
@@ -158,64 +145,38 @@ async def test_the_end_of_the_session_is_said(simulator: rtnb.Simulator) -> None
     assert playground.connection.message
     with pytest.raises(rtnb.RtnbError, match="the service ended the session"):
         await playground.ask("Hello?")
-    playground.close()
 
 
-async def test_running_its_cell_again_closes_the_one_before(simulator: rtnb.Simulator) -> None:
-    first = Playground(simulator, name="cell")
-    session = first.session
-    second = Playground(simulator, name="cell")
-    assert session.closed
-    assert second.session is not session
-    other = Playground(simulator, name="another cell")
-    assert not second.session.closed
-    for playground in (second, other):
-        playground.close()
+async def test_a_playground_replaces_the_one_of_its_name(simulator: rtnb.Simulator) -> None:
+    first, second, other = (Playground(simulator, name=name).session for name in ("cell", "cell", "another cell"))
+    assert [session.closed for session in (first, second, other)] == [True, False, False]
 
 
-class Cell:
-    """Stands for the kernel's request that runs a cell."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.parent: dict[str, Any] = {}
-        kernel = SimpleNamespace(get_parent=lambda: self.parent)
+@pytest.mark.parametrize(
+    "first_cell, next_cell, closes",
+    [
+        pytest.param("cell", "cell", True, id="the cell again"),
+        pytest.param("cell", "another cell", False, id="another cell"),
+        pytest.param(None, None, False, id="no ids of cells, as in Voilà and nbclient"),
+    ],
+)
+async def test_the_next_run_of_a_cell_closes_its_playgrounds(
+    simulator: rtnb.Simulator,
+    first_cell: str | None,
+    next_cell: str | None,
+    closes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def runs(run: str, cell: str | None) -> rtnb.Session:
+        parent = {"header": {"msg_id": run}, "metadata": {"cellId": cell} if cell else {}}
+        kernel = SimpleNamespace(get_parent=lambda: parent)
         monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+        return Playground(simulator).session
 
-    def runs(self, run: str, cell: str | None) -> None:
-        self.parent = {"header": {"msg_id": run}, "metadata": {} if cell is None else {"cellId": cell}}
-
-
-async def test_two_playgrounds_of_one_run_live_and_the_next_run_closes_both(
-    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cell = Cell(monkeypatch)
-    cell.runs("run 1", "cell")
-    first, second = Playground(simulator), Playground(simulator)
-    sessions = [first.session, second.session]
-    assert not any(session.closed for session in sessions)
-    cell.runs("run 2", "cell")
-    third = Playground(simulator)
-    assert all(session.closed for session in sessions)
-    cell.runs("run 3", "another cell")
-    fourth = Playground(simulator)
-    assert not third.session.closed
-    for playground in (third, fourth):
-        playground.close()
-
-
-async def test_without_cell_ids_nobody_closes_anothers_playground(
-    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cell = Cell(monkeypatch)
-    cell.runs("run 1", None)  # Voilà, nbclient
-    first = Playground(simulator)
-    session = first.session
-    cell.runs("run 2", None)
-    second = Playground(simulator)
-    assert second.session.id
-    assert not session.closed
-    for playground in (first, second):
-        playground.close()
+    two = [runs("run 1", first_cell) for _ in range(2)]
+    assert not any(session.closed for session in two), "both are of one run"
+    assert not runs("run 2", next_cell).closed
+    assert [session.closed for session in two] == [closes, closes]
 
 
 async def test_a_session_that_does_not_open_names_what_was_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,19 +192,14 @@ async def test_a_session_that_does_not_open_names_what_was_awaited(monkeypatch: 
 
 
 async def test_the_simulator_transcribes_unless_told_otherwise(simulator: rtnb.Simulator) -> None:
-    playground = Playground(simulator)
-    assert playground.session.config.audio.input.transcription  # type: ignore[union-attr]
-    playground.close()
+    assert Playground(simulator).session.config.audio.input.transcription  # type: ignore[union-attr]
     playground = Playground(simulator, transcription=None)
     assert not playground.session.config.audio.input.transcription  # type: ignore[union-attr]
     shared_loop().call_soon(playground.transcript._on_message, "transcribe", {}, [])
     await eventually(lambda: playground.session.config.audio.input.transcription)  # type: ignore[union-attr]
-    playground.close()
 
 
 async def test_show_and_height_choose_parts(simulator: rtnb.Simulator) -> None:
-    with pytest.raises(ValueError, match="'events', 'code'"):
-        Playground(simulator, show=("conversation", "event"))
     playground = Playground(simulator, show=("conversation", "events"), height=420)
     assert playground.session.id
     await eventually(lambda: playground.transcript in playground._frame.children)
@@ -252,7 +208,6 @@ async def test_show_and_height_choose_parts(simulator: rtnb.Simulator) -> None:
     assert len(playground._tabs.children) == 1
     playground.inspector.n_events = 1_204  # as a page that shows them sets it
     assert playground._tabs.titles == ("Events 1.2k",)
-    playground.close()
 
 
 async def test_one_selection_in_conversation_time_axis_and_events(simulator: rtnb.Simulator) -> None:
@@ -265,22 +220,22 @@ async def test_one_selection_in_conversation_time_axis_and_events(simulator: rtn
     assert playground.inspector.selected_index == index
     playground.inspector.selected_index = 0
     assert (playground.transcript.selected_index, playground.waveform.selected_index) == (0, 0)
-    playground.close()
 
 
-async def test_closing_leaves_nothing_behind(simulator: rtnb.Simulator) -> None:
-    with_line = Playground(simulator)  # the line stays for the life of the kernel
-    with_line.close()
-    before = set(ipywidgets.widgets.widget._instances)
+async def test_closing_leaves_nothing_behind_and_says_so(simulator: rtnb.Simulator) -> None:
+    shared_channel()  # stays for the life of the kernel
+    before = set(_instances)
     playground = Playground(simulator)
     assert playground.session.id
     playground.close()
     playground.close()
-    left = [
-        type(ipywidgets.widgets.widget._instances[one]).__name__
-        for one in ipywidgets.widgets.widget._instances.keys() - before
-    ]
-    assert left == []
+    assert [type(_instances[one]).__name__ for one in _instances.keys() - before] == []
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        _ = playground.session
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        await playground.ask("Hello?")
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        playground.connect()
 
 
 async def test_what_goes_wrong_is_said_in_words_and_raised_where_it_is_asked_for() -> None:
@@ -290,57 +245,41 @@ async def test_what_goes_wrong_is_said_in_words_and_raised_where_it_is_asked_for
     assert playground.connection.state == "failed"
     assert "127.0.0.1:9" in playground.connection.message
     assert "Traceback" not in playground.connection.message
-    playground.close()
 
 
-def test_an_unknown_setting_or_target_is_refused_at_once() -> None:
-    with pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
-        Playground("sim", temprature=1.0)
-    with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
-        Playground("sim", turn_detection={"threshold": 7.0})
-    with pytest.raises(ConnectError, match="allowed"):
-        Playground("simm")
+@pytest.mark.parametrize(
+    "target, options, error, words",
+    [
+        ("sim", {"temprature": 1.0}, TypeError, "'temprature'; did you mean 'temperature'"),
+        ("sim", {"turn_detection": {"threshold": 7.0}}, LocalProtocolError, "wrong setting: .*threshold"),
+        ("simm", {}, ConnectError, "allowed"),
+        ("sim", {"transport": "carrier pigeon"}, ValueError, "'websocket', 'webrtc'"),
+        ("sim", {"show": ("conversation", "event")}, ValueError, "'events', 'code'"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(target: str, options: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Playground(target, **options)
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def everything_saved() -> str:
-    """All that a notebook with saved widget state could hold of the widgets of this process."""
-    widgets = ipywidgets.widgets.widget._instances.values()
-    return json.dumps([[repr(widget), widget.get_state()] for widget in widgets], default=str)
-
-
-async def test_a_typed_key_opens_the_session_and_is_nowhere_to_be_read() -> None:
-    with rtnb.Simulator(latency="fast", voice="babble", key=KEY, faults=()) as simulator:
-        playground = Playground(rtnb.Custom(simulator.url.replace("http", "ws")))
-        playground.connection._handle_custom_msg({"kind": "key", "key": f" {KEY}\n"}, [])
-        assert playground.session.id
-        assert KEY not in everything_saved()
-        assert KEY not in "".join(map(repr, vars(playground).values()))
-        assert KEY not in playground.session.log.to_frame().to_csv()
-        playground.close()
-
-
-async def test_a_simulator_takes_no_key(simulator: rtnb.Simulator) -> None:
-    playground = Playground(simulator)
-    assert not playground.connection.takes_key
-    playground.close()
-
-
-async def test_the_connection_alone_shows_a_session_and_ends_it(simulator: rtnb.Simulator) -> None:
-    async with rtnb.connect(simulator) as session:  # on this loop
-        connection = ConnectionControl(session)
-        await eventually(lambda: connection.session_id == session.id)
-        assert (connection.state, connection.dialect, connection.can_connect) == ("open", "ga", False)
-        assert connection.expires_at == session.expires_at
-        connection._handle_custom_msg({"kind": "disconnect"}, [])
-        await eventually(lambda: connection.state == "closed")
-        assert session.closed
-        connection.close()
+async def test_the_connection_alone_shows_a_session_and_ends_it(session: rtnb.Session) -> None:
+    connection = ConnectionControl(session)
+    await eventually(lambda: connection.session_id == session.id)
+    assert (connection.state, connection.dialect, connection.can_connect) == ("open", "ga", False)
+    assert connection.expires_at == session.expires_at
+    connection._handle_custom_msg({"kind": "disconnect"}, [])
+    await eventually(lambda: connection.state == "closed")
+    assert session.closed
 
 
 # --- messages of the page to the message bar --------------------------------------------------------------------------
+
+
+def upload(bar: MessageBar, sound: bytes, *, piece_bytes: int = 50_000) -> None:
+    """Send a sound file as the page does."""
+    for at in range(0, len(sound), piece_bytes):
+        header = {"upload": {"id": "u", "at": at, "size": len(sound)}}
+        shared_loop().call_soon(bar._on_message, "sound", header, [sound[at : at + piece_bytes]])
 
 
 def wav(audio: Any) -> bytes:
@@ -349,45 +288,30 @@ def wav(audio: Any) -> bytes:
     return file.getvalue()
 
 
-def pieces(sound: bytes, size: int = 50_000) -> Iterator[tuple[dict[str, Any], bytes]]:
-    for at in range(0, len(sound), size):
-        yield {"upload": {"id": "u", "at": at, "size": len(sound)}}, sound[at : at + size]
-
-
 async def test_an_audio_file_is_sent_and_a_broken_one_is_explained(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator, turn_detection=None)
     assert playground.session.id
-    bar: Any = playground.message_bar
-
-    def receive(kind: str, header: dict[str, Any], *buffers: bytes) -> None:
-        shared_loop().call_soon(bar._on_message, kind, header, list(buffers))
-
-    for header, piece in pieces(wav(simulator.speech("What is a delta?").audio)):
-        receive("sound", header, piece)
+    bar = playground.message_bar
+    upload(bar, wav(simulator.speech("What is a delta?").audio))
     await eventually(lambda: bar.latency.turns and bar.latency.turns[-1].done_s, 20)
     await eventually(lambda: not bar.busy)
     assert not bar.is_problem
-    for header, piece in pieces(b"RIFFnonsense"):
-        receive("sound", header, piece)
+    upload(bar, b"RIFFnonsense")
     await eventually(lambda: bar.is_problem)
     assert "no sound file that can be read" in bar.status
-    receive("interrupt", {})
+    shared_loop().call_soon(bar._on_message, "interrupt", {}, [])
     await eventually(lambda: not bar.is_problem)
-    playground.close()
 
 
 async def test_a_recording_that_is_being_sent_can_be_cancelled() -> None:
-    with rtnb.Simulator(latency="real_time", voice="babble") as simulator:
-        playground = Playground(simulator, turn_detection=None)
-        assert playground.session.id
-        bar: Any = playground.message_bar
-        for header, piece in pieces(wav([0.0] * 24_000 * 60), 2**20):
-            shared_loop().call_soon(bar._on_message, "sound", header, [piece])
-        await eventually(lambda: bar.busy)
-        shared_loop().call_soon(bar._on_message, "cancel", {}, [])
-        await eventually(lambda: not bar.busy)
-        assert (bar.status, bar.is_problem) == ("", False)
-        playground.close()
+    playground = Playground(rtnb.Simulator(latency="real_time", voice="babble"), turn_detection=None)
+    assert playground.session.id
+    bar = playground.message_bar
+    upload(bar, wav([0.0] * 24_000 * 60), piece_bytes=2**20)
+    await eventually(lambda: bar.busy)
+    shared_loop().call_soon(bar._on_message, "cancel", {}, [])
+    await eventually(lambda: not bar.busy)
+    assert (bar.status, bar.is_problem) == ("", False)
 
 
 async def test_the_status_line_shows_the_newest_problem_and_takes_it_back() -> None:
@@ -400,27 +324,9 @@ async def test_the_status_line_shows_the_newest_problem_and_takes_it_back() -> N
     assert bar.status == "No microphone was found."
     bar.set_status("microphone")
     assert (bar.status, bar.is_problem) == ("Waiting for the answer …", False)
-    bar.close()
 
 
-async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its_simulator() -> None:
-    playground = Playground(rtnb.Simulator(latency="fast", voice="babble"))
-    assert (await playground.ask("Hello!")).status == "completed"
-    playground.disconnect()
-    playground.connect()
-    assert (await playground.ask("Hello again!")).status == "completed"
-    playground.close()
-
-
-async def test_a_closed_playground_says_so(simulator: rtnb.Simulator) -> None:
-    playground = Playground(simulator)
-    playground.close()
-    with pytest.raises(ConnectError, match="the playground is closed"):
-        _ = playground.session
-    with pytest.raises(ConnectError, match="the playground is closed"):
-        await playground.ask("Hello?")
-    with pytest.raises(ConnectError, match="the playground is closed"):
-        playground.connect()
+# --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_script_that_had_a_playground_ends() -> None:
@@ -439,7 +345,7 @@ with rtnb.Simulator(voice="babble") as simulator:
 def test_a_view_that_closes_after_the_loop_starts_no_thread(kind: Any) -> None:
     view = kind()
     view.session = rtnb.EventLog()
-    shared_loop().run(asyncio.sleep(0))  # it follows the log
+    turn()  # it follows the log
     shared_loop().stop()
     view.close()
     assert not shared_loop().running

@@ -1,12 +1,10 @@
 """Presets: saved, shared, compared; and the settings as code that runs."""
 
 import ast
-import asyncio
 import json
 import os
+import subprocess
 import sys
-import textwrap
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +57,12 @@ def test_what_is_no_preset_is_refused_in_words(text: str) -> None:
 
 
 @pytest.fixture
-async def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SettingsPanel]:
+async def panel(session: rtnb.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsPanel:
     """A panel of a session, with its presets in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    with rtnb.Simulator(latency="fast", voice="babble") as simulator:
-        async with rtnb.connect(simulator) as session:
-            panel = SettingsPanel(session)
-            await eventually(lambda: panel.updater.effective)
-            yield panel
-            panel.close()
+    panel = SettingsPanel(session)
+    await eventually(lambda: panel.updater.effective)
+    return panel
 
 
 def click(panel: SettingsPanel, text: str) -> None:
@@ -76,59 +71,39 @@ def click(panel: SettingsPanel, text: str) -> None:
     next(button for button in row.children if button.description == text).click()
 
 
-def config(panel: SettingsPanel) -> Any:
-    assert panel.updater.session is not None
-    return panel.updater.session.config
-
-
-async def test_presets_set_the_knobs_of_a_panel(panel: SettingsPanel) -> None:
+async def test_presets_set_the_knobs_of_a_panel(session: rtnb.Session, panel: SettingsPanel) -> None:
     panel.presets.name.value = "as it was"
     click(panel, "Save settings")
     assert Path("presets/as it was.json").is_file()
     panel.turn_detection.type, panel.instructions.text = "none", "Be slow."
     await panel.updater.apply()
-    assert config(panel).turn_detection is None
+    assert session.config.turn_detection is None
 
     panel.presets.text.value = Path("presets/as it was.json").read_text()
     click(panel, "Use preset")
     await panel.updater.apply()
-    assert config(panel).turn_detection.type == "server_vad"
+    assert isinstance(session.config.turn_detection, rtnb.ServerVad)
     panel.presets.text.value = EAGER.to_json()
     assert "silence_duration_ms" in panel.presets._message.value
     click(panel, "Use preset")
     await panel.updater.apply()
-    assert config(panel).turn_detection.silence_duration_ms == 100
-    assert config(panel).instructions == "Be quick."
+    assert session.config.turn_detection.silence_duration_ms == 100
+    assert session.config.instructions == "Be quick."
 
 
-async def test_a_chosen_name_shows_its_preset_and_the_difference(panel: SettingsPanel) -> None:
-    Preset("eager", EAGER.settings).save("presets")
+async def test_a_chosen_preset_and_its_difference_are_shown_as_text(panel: SettingsPanel) -> None:
+    strange = Preset("of somebody else", {"instructions": "<img src=x onerror=alert(1)>"})
+    strange.save("presets")
     panel.presets._list()
-    panel.presets.name.value = "eager"
-    assert Preset.from_json(panel.presets.text.value).settings == EAGER.settings
-    assert "Be quick." in panel.presets._message.value
-
-
-HOSTILE_PRESET = json.dumps(
-    {"rtnb_preset": 1, "name": "x", "session": {"instructions": "<img src=x onerror=alert(1)>"}}
-)
-
-
-async def test_a_preset_of_somebody_else_is_shown_as_text(panel: SettingsPanel) -> None:
-    panel.presets.text.value = HOSTILE_PRESET
+    panel.presets.name.value = strange.name
+    assert Preset.from_json(panel.presets.text.value) == strange
     assert "<img" not in panel.presets._message.value
     assert "&lt;img" in panel.presets._message.value
 
 
 @pytest.mark.parametrize(
     "text, error",
-    [
-        ("nonsense", "not a preset"),
-        (
-            '{"rtnb_preset": 1, "name": "x", "session": {"audio": {"output": {"speed": "fast"}}}}',
-            "Speed cannot be fast",
-        ),
-    ],
+    [("nonsense", "not a preset"), (Preset("x", {"audio.output.speed": "fast"}).to_json(), "Speed cannot be fast")],
 )
 async def test_a_preset_that_cannot_be_used_shows_the_reason(panel: SettingsPanel, text: str, error: str) -> None:
     panel.presets.text.value = text
@@ -153,10 +128,14 @@ def test_python_code_compiles_whatever_the_instructions_say(language: str, facts
     assert repr(HOSTILE)[1:12] in source
 
 
+def update_in(script: str) -> Any:
+    """The update that a JavaScript program sends."""
+    return json.loads(script.partition("const update = ")[2].partition(";\nsocket.on")[0])
+
+
 def test_the_json_in_javascript_and_curl_is_what_the_service_accepts() -> None:
     script = code("JavaScript", SETTINGS, AZURE)
-    update = json.loads(script.partition("const update = ")[2].partition(";\nsocket.on")[0])
-    assert check_session(update["session"], dialect="ga") is None
+    assert check_session(update_in(script)["session"], dialect="ga") is None
     assert 'headers = { "api-key": process.env.AZURE_OPENAI_API_KEY }' in script
 
     command = code("curl", SETTINGS, AZURE)
@@ -168,63 +147,52 @@ def test_the_json_in_javascript_and_curl_is_what_the_service_accepts() -> None:
 
 def test_code_of_the_preview_speaks_the_preview() -> None:
     facts = TargetFacts("custom", "preview", "ws://localhost:8765/openai/realtime")
-    script = code("JavaScript", SETTINGS, facts)
-    update = json.loads(script.partition("const update = ")[2].partition(";\nsocket.on")[0])
+    update = update_in(code("JavaScript", SETTINGS, facts))
     assert update["session"]["turn_detection"]["silence_duration_ms"] == 300
     assert "only the GA dialect" in code("openai (Python)", SETTINGS, facts)
     assert 'dialect="preview"' in code("rtnb", SETTINGS, facts)
 
 
-async def run(source: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+async def run_cell(source: str) -> dict[str, Any]:
     """Run code as a notebook cell does."""
-    space: dict[str, Any] = dict(names or {})
-    exec(f"async def cell():\n{textwrap.indent(source, '    ')}\n    return locals()", space)
-    found: dict[str, Any] = await space["cell"]()
-    return found
+    names: dict[str, Any] = {}
+    await eval(compile(source, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    return names
 
 
-async def run_script(source: str, path: Path, **environment: str) -> str:
+def run_script(source: str, path: Path, **environment: str) -> str:
     """Run code as ``python FILE`` does, and return what it prints."""
     path.write_text(source, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(path),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(120):
-        printed, _ = await process.communicate()
-    assert process.returncode == 0, printed.decode()
-    return printed.decode()
+    options: Any = {"env": os.environ | environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run([sys.executable, path], text=True, timeout=120, check=False, **options)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-RUN = {path: value for path, value in SETTINGS.items() if path != "instructions"} | {"instructions": 'Say "yes".'}
+RUN = SETTINGS | {"instructions": 'Say "yes".'}
 
 
-async def test_code_for_a_notebook_runs_as_it_is_and_gives_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = await run(code("rtnb", RUN, TargetFacts(service="simulator")))
-    config = found["session"].config
+async def test_code_for_a_notebook_runs_as_it_is_and_gives_the_same_settings(
+    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = (await run_cell(code("rtnb", RUN, TargetFacts(service="simulator"))))["session"].config
     assert (config.instructions, config.voice, config.output_modalities) == ('Say "yes".', "cedar", ("text",))
     assert config.turn_detection.silence_duration_ms == 300
     assert config.audio.input.transcription.model == "whisper-1"
     assert config.audio.input.noise_reduction.type == "near_field"
 
-    with rtnb.Simulator(latency="fast", voice="babble") as simulator:
-        monkeypatch.setenv("API_KEY", simulator.key)
-        found = await run(code("openai (Python)", RUN, simulator.facts))
-        assert found["event"].type == "response.done"
-        await found["client"].close()
+    monkeypatch.setenv("API_KEY", simulator.key)
+    names = await run_cell(code("openai (Python)", RUN, simulator.facts))
+    assert names["event"].type == "response.done"
+    await names["client"].close()
 
 
-async def test_code_for_a_script_runs_as_it_is(tmp_path: Path) -> None:
+def test_code_for_a_script_runs_as_it_is(simulator: rtnb.Simulator, tmp_path: Path) -> None:
     program = code("rtnb", RUN, TargetFacts(service="simulator"), "script")
-    compile(program, "<code>", "exec")  # no await at the top level
-    assert (await run_script(program, tmp_path / "talk.py")).strip()
-    with rtnb.Simulator(latency="fast", voice="babble") as simulator:
-        program = code("openai (Python)", RUN, simulator.facts, "script")
-        printed = await run_script(program, tmp_path / "openai_talk.py", API_KEY=simulator.key)
-        assert printed.split()[-1] == "response.done"
+    assert run_script(program, tmp_path / "talk.py").strip()
+    program = code("openai (Python)", RUN, simulator.facts, "script")
+    printed = run_script(program, tmp_path / "openai_talk.py", API_KEY=simulator.key)
+    assert printed.split()[-1] == "response.done"
 
 
 async def test_code_has_a_chosen_value_also_where_it_is_the_services_own(panel: SettingsPanel) -> None:
@@ -248,4 +216,3 @@ def test_the_widget_writes_only_the_language_that_is_shown() -> None:
         export.form = "script"
         assert export.code == code(language, SETTINGS, AZURE, "script")
         export.form = "notebook"
-    export.close()

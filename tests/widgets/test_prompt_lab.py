@@ -11,6 +11,7 @@ from rtnb.errors import CaseError
 
 KEY = "canary-0123456789"
 FAST = {"latency": "fast", "voice": "babble"}
+VARIANTS: Any = {"a": {"instructions": "x", **FAST}, "b": {"instructions": "y", **FAST}}
 
 
 def test_no_key_of_a_variant_or_of_a_tool_is_on_the_page() -> None:
@@ -25,7 +26,6 @@ def test_no_key_of_a_variant_or_of_a_tool_is_on_the_page() -> None:
     assert KEY not in lab.code
     assert KEY not in str(lab.form.get_state()) + str(lab.outcome.get_state()) + repr(lab)
     assert lab.variants["a"]["chat_key"] == KEY, "the run needs it"
-    lab.close()
 
 
 def test_the_code_is_python_and_names_only_what_was_set() -> None:
@@ -35,24 +35,20 @@ def test_the_code_is_python_and_names_only_what_was_set() -> None:
     assert "'turn_detection': {'type': 'server_vad', 'threshold': 0.6}" in " ".join(lab.code.split())
     assert "rtnb.graders.max_words(9)" in lab.code
     assert "'user': [{'text': 'Hi', 'kind': 'speech'}]" in lab.code
-    lab.close()
 
 
 async def test_fewer_repeats_than_before_show_only_those() -> None:
-    variants: Any = {"a": {"instructions": "x", **FAST}, "b": {"instructions": "y", **FAST}}
-    lab = rtnb.PromptLab(cases=["Hi"], variants=variants, repeats=2)
+    lab = rtnb.PromptLab(cases=["Hi"], variants=VARIANTS, repeats=2)
     assert len((await lab.run()).runs) == 4
     lab.form.repeats = 1
     result = await lab.run()
     assert (len(result.runs), lab.form.status.split(" runs")[0]) == (2, "2 of 2")
     lab.form.repeats = 2
     assert len((await lab.run()).runs) == 4, "the others are still there"
-    lab.close()
 
 
 async def test_only_the_shown_run_is_open() -> None:
-    variants: Any = {"a": {"instructions": "x", **FAST}, "b": {"instructions": "y", **FAST}}
-    lab = rtnb.PromptLab(cases=["Hi"], variants=variants, repeats=1)
+    lab = rtnb.PromptLab(cases=["Hi"], variants=VARIANTS, repeats=1)
     await lab.run()
     lab.show_run("1", "a", 0)
     first = lab.children[1].trace

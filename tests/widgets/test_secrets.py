@@ -13,7 +13,6 @@ from rtnb.transport import TargetFacts
 from rtnb.tuning.updates import SettingStatus
 from rtnb.widgets import EventInspector, Playground
 from rtnb.widgets import _events as detail
-from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.panel import Preset
 from rtnb.widgets.settings import format_status
@@ -46,27 +45,6 @@ def saved() -> str:
     return json.dumps([[repr(widget), widget.get_state()] for widget in widgets], default=str)
 
 
-class Reader:
-    """A page that shows widgets and asks the inspector for everything it can say."""
-
-    def __init__(self, *widgets: Any) -> None:
-        self.page = Page(shared_channel())
-        self._names = [widget.stream_name for widget in widgets]
-
-    async def join(self) -> None:
-        await self.page.join(*self._names)
-
-    async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
-        return await self.page.ask(self._names[0], kind, header)
-
-    @property
-    def received(self) -> str:
-        """Everything that the page got, as text."""
-        return "\n".join(
-            f"{frame.kind} {frame.header} {list(map(bytes, frame.buffers))}" for frame in self.page.by_message
-        )
-
-
 async def provoke(peer: Peer, session: rtnb.Session) -> None:
     """Bring credentials into the log in every way that a session and a service can."""
     await session.update(tools=[{**MCP, "server_label": "more"}])
@@ -83,35 +61,32 @@ async def provoke(peer: Peer, session: rtnb.Session) -> None:
     await eventually(lambda: session.log.filter("unreadable"))
 
 
-async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RTNB_CHANNEL", "messages")
+async def test_a_playground_shows_no_credential_and_keeps_it_usable(page: Page) -> None:
     async with Peer() as peer:
         playground = Playground(rtnb.Custom(peer.url, api_key=KEY), tools=[MCP])
         assert (await playground.ask("Hello!")).transcript
         session, inspector = playground.session, playground.inspector
-        assert inspector is not None
+        name = inspector.stream_name
         views = (playground.connection, playground.message_bar, playground.waveform, playground.transcript)
-        reader = Reader(inspector, *views)
-        await reader.join()
+        await page.join(name, *(view.stream_name for view in views))
         await provoke(peer, session)
         await playground.apply()
 
         assert AUTHORIZATION in json.dumps(list(session.config.tools)), "the session acts on the credential itself"
-        assert AUTHORIZATION in repr(
-            [dict(tool) for tool in session.log.filter("session.update")[0].event.session.tools]
-        )
+        sent: Any = session.log.filter("session.update")[0].event
+        assert AUTHORIZATION in repr([dict(tool) for tool in sent.session.tools])
 
-        await reader.ask("from", start=0)
+        await page.ask(name, "from", start=0)
         await eventually(lambda: len(inspector._rows) == len(session.log))
-        shown = {"export": json.dumps(await reader.ask("export", start=0))}
-        for index, row in enumerate(session.log):
-            shown[f"event {index}, {row.type}"] = json.dumps(await reader.ask("event", index=index))
-            shown[f"text {index}, {row.type}"] = json.dumps(await reader.ask("text", index=index))
         for credential in CREDENTIALS:
-            assert (await reader.ask("search", terms=[credential], start=0))["hits"] == []
+            assert (await page.ask(name, "search", terms=[credential], start=0)).header["hits"] == []
+        shown = {"export": json.dumps((await page.ask(name, "export", start=0)).header)}
+        for index, row in enumerate(session.log):
+            shown[f"event {index}, {row.type}"] = json.dumps((await page.ask(name, "event", index=index)).header)
+            shown[f"text {index}, {row.type}"] = json.dumps((await page.ask(name, "text", index=index)).header)
         shown["static table"] = json.dumps(inspector._static())
         shown["saved widgets"] = saved()
-        shown["page"] = reader.received
+        shown["page"] = "\n".join(f"{one.kind} {one.header} {list(map(bytes, one.buffers))}" for one in page.by_message)
         shown |= {
             language: code(language, playground.panel.settings(), playground._target.facts) for language in LANGUAGES
         }
@@ -121,21 +96,25 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
         await eventually(lambda: session.closed)  # `close` would block the loop that the peer runs on
 
 
+async def test_a_typed_key_opens_the_session_and_is_nowhere_to_be_read() -> None:
+    with rtnb.Simulator(latency="fast", voice="babble", key=KEY) as simulator:
+        playground = Playground(rtnb.Custom(simulator.url.replace("http", "ws")))
+        playground.connection._handle_custom_msg({"kind": "key", "key": f" {KEY}\n"}, [])
+        log = playground.session.log.to_frame().to_csv()
+        parts = "".join(map(repr, vars(playground).values()))
+        assert leaks({"saved": saved(), "parts": parts, "log": log}) == []
+        playground.close()
+
+
 def test_a_list_of_events_shows_no_credential() -> None:
-    inspector = EventInspector([{"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}}])
+    update = {"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}}
+    odd = events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")
+    inspector = EventInspector([update, odd])
     inspector._rows.read(10)
-    header, buffers = inspector._rows.pack(0, 1)
-    assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
-
-
-def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
-    inspector = EventInspector(
-        [events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")]
-    )
-    inspector._rows.read(10)
-    shown = detail.detail(inspector._rows, 0, 0)
-    assert shown["meaning"] == "not read: Bearer ****"
-    assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
+    panes = [detail.detail(inspector._rows, index, index) for index in (0, 1)]
+    assert panes[1]["meaning"] == "not read: Bearer ****"
+    rows = str(inspector._rows.pack(0, 2))
+    assert leaks({"panes": str(panes), "table": str(inspector._static()), "rows": rows, "saved": saved()}) == []
 
 
 def test_a_preset_with_tools_is_kept_compared_and_shared_without_their_keys(tmp_path: Path) -> None:

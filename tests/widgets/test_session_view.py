@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+import rtnb
 from rtnb._loop import shared_loop
-from rtnb.client import Session, open_session
+from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
 from rtnb.widgets import _session_view
@@ -17,8 +18,7 @@ from rtnb.widgets.speaker import Speaker
 from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
 from tests.widgets.page import eventually
-from tests.widgets.scene import Scene, marked
-from tests.widgets.service import ScriptedTarget
+from tests.widgets.scene import Scene, at_work, marked, on_loop, turn
 
 
 class Taker(SessionView):
@@ -44,63 +44,30 @@ class Taker(SessionView):
         self.calls.append("end")
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    one = Scene()
-    yield one
-    one.close()
-
-
-def timers() -> int:
-    """Count the timers and tasks of the background loop, besides this one."""
-
-    async def count() -> int:
-        await asyncio.sleep(0)
-        loop: Any = asyncio.get_running_loop()
-        live = sum(not timer.cancelled() for timer in loop._scheduled)
-        return live + len(asyncio.all_tasks()) - 1
-
-    return shared_loop().run(count(), 10)
-
-
-def turn() -> None:
-    """Let the background loop do what it was given."""
-    for _ in range(5):
-        shared_loop().run(asyncio.sleep(0), 10)
-
-
 def cleared(log: EventLog, count: int) -> None:
     for _ in range(count):
         log.record("received", events.InputAudioBufferCleared(), monotonic_s=log.next_number / 100, wall_time=0.0)
 
 
 async def test_an_idle_view_has_no_timer_and_no_task(scene: Scene) -> None:
-    before = timers()
+    before = at_work()
     view = Taker(scene.session)
     await eventually(lambda: len(view.numbers) == len(scene.session.log))
-    assert timers() == before
+    assert at_work() == before
 
 
-async def test_a_closed_view_leaves_nothing_behind(scene: Scene) -> None:
+async def test_closed_views_leave_nothing_behind(scene: Scene) -> None:
     log, reader = scene.session.log, scene.session._dispatcher._reader
-    before = timers(), len(log._subscribers), len(_session_view._feeds), repr(reader)
+    before = at_work(), len(log._subscribers), len(_session_view._feeds), repr(reader)
     views = [Waveform(scene.session), Speaker(scene.session), Transcript(scene.session)]
     scene.answer_now(marked(300))  # a virtual speaker plays it, so there is a timer for its end
     turn()
     assert len(log._subscribers) == before[1] + 1  # one for all of them
-    for view in views:
+    views.append(Taker(scene.session))  # closed at once
+    for view in (*views, *views):
         view.close()
-    turn()
-    assert (timers(), len(log._subscribers), len(_session_view._feeds), repr(reader)) == before
+    assert (at_work(), len(log._subscribers), len(_session_view._feeds), repr(reader)) == before
     assert scene.session.playback._flushers == []
-
-
-async def test_a_view_that_is_closed_at_once_follows_nothing(scene: Scene) -> None:
-    view = Taker(scene.session)
-    view.close()
-    view.close()
-    turn()
-    assert scene.session.log._subscribers == ()
 
 
 async def test_views_share_one_timeline_and_one_decoder(scene: Scene) -> None:
@@ -111,8 +78,6 @@ async def test_views_share_one_timeline_and_one_decoder(scene: Scene) -> None:
     turn()
     assert first.feed is speaker.feed is late.feed
     assert len(late.feed.timeline.bins["model"]) >= 75
-    for view in (first, speaker, late):
-        view.close()
 
 
 async def test_a_late_view_gets_the_old_rows_and_then_the_new_ones(scene: Scene) -> None:
@@ -125,49 +90,37 @@ async def test_a_late_view_gets_the_old_rows_and_then_the_new_ones(scene: Scene)
     assert first.numbers == late.numbers
 
 
-@pytest.mark.parametrize("side", ["client", "service"])
-async def test_the_end_is_pushed_after_the_last_row(scene: Scene, side: str) -> None:
+@pytest.mark.parametrize("side", ["client", "service", "before"])
+async def test_the_end_is_pushed_once_after_the_last_row(scene: Scene, side: str) -> None:
+    if side == "before":
+        scene.close()
     view = Taker(scene.session)
     turn()
     if side == "client":
         scene.close()
-    else:
-        shared_loop().run(scene.service.transport.close(code=1001), 10)
+    elif side == "service":
+        on_loop(scene.service.transport.close)
     await eventually(lambda: view.calls == ["session", "end"])
     assert view.numbers == list(range(len(scene.session.log)))
     turn()
     assert view.calls == ["session", "end"]
 
 
-async def test_a_session_that_is_closed_already_ends_too(scene: Scene) -> None:
-    scene.close()
-    view = Taker(scene.session)
-    await eventually(lambda: view.calls == ["session", "end"])
-    assert len(view.numbers) == len(scene.session.log)
-
-
-async def test_a_session_on_another_loop_is_followed_to_its_end() -> None:
-    target = ScriptedTarget()
-    service = asyncio.create_task(target.service.run())
-    await target.service.open()
-    session = await open_session(target)
+async def test_a_session_on_another_loop_is_followed_to_its_end(session: rtnb.Session) -> None:
     view = Taker(session)
     await eventually(lambda: view.numbers == list(range(len(session.log))))
     await session.close()
     await eventually(lambda: view.calls == ["session", "end"])
     assert view.numbers == list(range(len(session.log)))
-    view.close()
-    service.cancel()
 
 
 async def test_another_session_starts_anew() -> None:
     first, second = EventLog(), EventLog()
     cleared(first, 3)
     cleared(second, 2)
-    view = Taker(first)
-    view.session = second
-    view.session = first
-    view.session = second
+    view = Taker()
+    for log in (first, second, first, second):
+        view.session = log
     await eventually(lambda: view.numbers == [0, 1])
     cleared(first, 1)
     turn()
@@ -199,11 +152,7 @@ async def test_rows_that_a_full_log_drops_are_skipped_and_none_comes_twice() -> 
     cleared(log, 100)
     view = Taker(log)
     turn()
-
-    async def fill() -> None:  # on the background loop: the view gets its turn only after all of them
-        cleared(log, 2_000)
-
-    shared_loop().run(fill(), 10)
+    on_loop(cleared, log, 2_000)  # on the background loop: the view gets its turn only after all of them
     await eventually(lambda: view.numbers[-1] == 2_099)
     assert log.dropped.events
     assert view.numbers == sorted(set(view.numbers))
@@ -221,23 +170,13 @@ async def test_part_of_a_log_is_followed_by_its_row_numbers() -> None:
     assert view.feed.row(1) is None
 
 
-async def test_a_view_that_fails_is_reported_and_the_others_go_on() -> None:
+async def test_a_view_that_fails_is_reported_and_the_others_go_on(reported: list[Any]) -> None:
     class Broken(Taker):
         def _on_rows(self, rows: Sequence[LogRow]) -> None:
             raise ValueError("a mistake")
 
     log = EventLog()
-    problems: list[Any] = []
-
-    async def listen() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
-
-    async def end() -> None:
-        asyncio.get_running_loop().set_exception_handler(None)
-
-    shared_loop().run(listen(), 10)
     _broken, view = Broken(log), Taker(log)
     cleared(log, 3)
     await eventually(lambda: view.numbers == [0, 1, 2])
-    shared_loop().run(end(), 10)
-    assert [str(problem["exception"]) for problem in problems] == ["a mistake"]
+    assert [str(problem["exception"]) for problem in reported] == ["a mistake"]

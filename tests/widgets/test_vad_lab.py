@@ -1,6 +1,6 @@
 """The VAD lab without a page: its knobs, its recorder, a session to apply to and verify."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,8 @@ TURNS = thinking_aloud(PHRASES, rate_hz=24_000, n_turns=4, seed=1)
 
 
 @pytest.fixture
-def lab() -> Iterator[VadLab]:
-    lab = VadLab(TURNS)
-    yield lab
-    lab.close()
+def lab() -> VadLab:
+    return VadLab(TURNS)
 
 
 def test_a_setting_is_one_number_everywhere(lab: VadLab) -> None:
@@ -111,23 +109,16 @@ async def test_the_error_of_a_button_is_shown_and_the_buttons_work_again() -> No
     await eventually(lambda: "there are no turns yet" in lab._status.value)
     await eventually(lambda: not any(button.disabled for button in lab._buttons))
     assert "rtnb-error" in lab._status.value
-    lab.close()
 
 
-def test_close_leaves_the_microphone_of_the_caller_open() -> None:
-    microphone = Microphone(source=TURNS[0].audio)
-    VadLab(microphone=microphone).close()
-    assert microphone.comm is not None
-    microphone.close()
-
-
-def test_close_leaves_no_widget_in_the_kernel() -> None:
+def test_close_leaves_nothing_in_the_kernel_but_the_microphone_of_the_caller() -> None:
     shared_channel()
+    microphone = Microphone(source=TURNS[0].audio)
     before = set(_instances)
-    lab = VadLab(TURNS)
-    lab.close()
-    lab.close()
-    assert set(_instances) - before == set()
+    for lab in (VadLab(TURNS), VadLab(microphone=microphone)):
+        lab.close()
+        lab.close()
+    assert set(_instances) == before
 
 
 def test_the_lab_holds_a_limited_amount_of_audio(lab: VadLab) -> None:
@@ -155,20 +146,17 @@ async def test_turns_are_recorded_and_judged() -> None:
     assert "turn" in lab.bench.recommendation.verdict
     with pytest.raises(ValueError, match="allowed: 'turn', 'room tone'"):
         await lab.record("song")
-    lab.close()
 
 
-async def test_what_is_applied_is_read_back_and_compared() -> None:
-    async with rtnb.connect(rtnb.Simulator(latency="fast", voice="babble")) as session:
-        lab = VadLab(TURNS, session=session)
-        lab.silence_duration_ms = 512
-        assert (await lab.apply())["silence_duration_ms"] == (512, 512)
-        found = await lab.compare(paced=100)
-        assert found["n_service"] == found["n_model"] == found["n_matched"] > 0
-        assert found["problems"] == ()
-        assert session.config.turn_detection.silence_duration_ms == 512  # type: ignore[union-attr]
-        assert not session.state.order, "the probe leaves nothing in the conversation"
-        lab.close()
+async def test_what_is_applied_is_read_back_and_compared(session: rtnb.Session) -> None:
+    lab = VadLab(TURNS, session=session)
+    lab.silence_duration_ms = 512
+    assert (await lab.apply())["silence_duration_ms"] == (512, 512)
+    found = await lab.compare(paced=100)
+    assert found["n_service"] == found["n_model"] == found["n_matched"] > 0
+    assert found["problems"] == ()
+    assert session.config.turn_detection.silence_duration_ms == 512  # type: ignore[union-attr]
+    assert not session.state.order, "the probe leaves nothing in the conversation"
 
 
 # --- overlaps ---------------------------------------------------------------------------------------------------------
@@ -176,14 +164,9 @@ async def test_what_is_applied_is_read_back_and_compared() -> None:
 
 @pytest.fixture
 def overlaps() -> list[Overlap]:
-    return [
-        one
-        for k, phrase in enumerate(PHRASES * 3)
-        for one in (
-            Overlap(phrase, rate_hz=24_000, kind="interruption", group=str(k)),
-            Overlap(0.001 * phrase, rate_hz=24_000, kind="echo -60 dB", group=str(k // 3)),
-        )
-    ]
+    interruptions = [Overlap(PHRASES[k % 3], rate_hz=24_000, kind="interruption", group=str(k)) for k in range(9)]
+    echo = [Overlap(0.001 * PHRASES[k % 3], rate_hz=24_000, kind="echo -60 dB", group=str(k // 3)) for k in range(9)]
+    return [*interruptions, *echo]
 
 
 def test_overlaps_add_a_table_with_a_row_for_each_kind(overlaps: list[Overlap]) -> None:
@@ -200,7 +183,6 @@ def test_overlaps_add_a_table_with_a_row_for_each_kind(overlaps: list[Overlap]) 
     lab.threshold, lab.speaking_threshold = 0.3, 0.91
     assert "<th>0.3<br>○</th>" in lab._shares.value
     assert "<th>0.9<br>●</th>" in lab._shares.value, "the nearest of those that were tried"
-    lab.close()
 
 
 def test_a_lab_without_overlaps_has_no_table_of_them(lab: VadLab) -> None:
@@ -208,18 +190,15 @@ def test_a_lab_without_overlaps_has_no_table_of_them(lab: VadLab) -> None:
     assert lab._shares not in lab.children
 
 
-async def test_apply_sends_the_pair_and_close_ends_the_switch(overlaps: list[Overlap]) -> None:
-    async with rtnb.connect("sim", latency="fast") as session:
-        session.playback.assume_real_time = False
-        lab = VadLab(TURNS, session=session, overlaps=overlaps)
-        lab.threshold, lab.speaking_threshold = 0.4, 0.9
-        await lab.apply()
-        await session.ask("What is a delta?")
-        stream = aiter(session)
-        while len(session.log.filter("session.update")) < 3:
-            await anext(stream)
-        sent = [row.event.session.turn_detection.threshold for row in session.log.filter("session.update")]  # type: ignore[attr-defined]
-        assert sent[:3] == [0.4, 0.9, 0.4]
-        lab.close()
-        await session.ask("And a gamma?")
-        assert len(session.log.filter("session.update")) == 3
+async def test_apply_sends_the_pair_and_close_ends_the_switch(session: rtnb.Session, overlaps: list[Overlap]) -> None:
+    session.playback.assume_real_time = False
+    lab = VadLab(TURNS, session=session, overlaps=overlaps)
+    lab.threshold, lab.speaking_threshold = 0.4, 0.9
+    await lab.apply()
+    await session.ask("What is a delta?")
+    await eventually(lambda: len(session.log.filter("session.update")) == 3)
+    sent: list[Any] = [row.event for row in session.log.filter("session.update")]
+    assert [event.session.turn_detection.threshold for event in sent] == [0.4, 0.9, 0.4]
+    lab.close()
+    await session.ask("And a gamma?")
+    assert len(session.log.filter("session.update")) == 3
