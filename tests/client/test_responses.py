@@ -274,6 +274,7 @@ async def test_a_refused_message_cancels_its_own_answer_and_no_other(peer: Peer,
     assert isinstance(error, ServiceError), error
     await running
     assert running.status == "completed"
+    assert [one["response_id"] != running.id for one in peer.asked("response.cancel")] == [True]
     assert not session.errors
 
 
