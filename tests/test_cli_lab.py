@@ -12,7 +12,6 @@ import pytest
 
 from rtnb._lab import WorkingCopy, hub_address, originals, tunnel, working_copy
 from rtnb.cli import main, parser
-from rtnb.errors import RtnbError
 
 
 @pytest.fixture
@@ -34,16 +33,13 @@ def _contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_first_copy_holds_every_file_but_hidden_ones(source: Path, tmp_path: Path) -> None:
+def test_a_first_copy_holds_every_file_but_hidden_ones_and_a_second_changes_nothing(
+    source: Path, tmp_path: Path
+) -> None:
     copy = working_copy(source, tmp_path / "new" / "work")
-
     assert copy.added == ("01-first.ipynb", "sound/hello.wav")
     assert _contents(copy.path) == {"01-first.ipynb": "first, as shipped", "sound/hello.wav": "RIFF"}
-
-
-def test_a_second_copy_changes_nothing(source: Path, tmp_path: Path) -> None:
-    working_copy(source, tmp_path / "work")
-    assert working_copy(source, tmp_path / "work") == WorkingCopy(tmp_path / "work")
+    assert working_copy(source, copy.path) == WorkingCopy(copy.path)
 
 
 def test_edits_are_kept_new_notebooks_are_added_others_are_updated(source: Path, tmp_path: Path) -> None:
@@ -67,8 +63,11 @@ def test_edits_are_kept_new_notebooks_are_added_others_are_updated(source: Path,
 
 
 def test_a_kept_notebook_stays_kept_however_often_the_original_changes(source: Path, tmp_path: Path) -> None:
+    before = _contents(source)
     work = working_copy(source, tmp_path / "work").path
     (work / "01-first.ipynb").write_text("mine")
+    working_copy(source, work)
+    assert _contents(source) == before, "the originals are never written"
     for edition in ("second", "third"):
         (source / "01-first.ipynb").write_text(edition)
         assert working_copy(source, work).kept == ("01-first.ipynb",)
@@ -81,21 +80,6 @@ def test_without_a_readable_manifest_every_file_counts_as_the_users(source: Path
     (source / "01-first.ipynb").write_text("second edition")
 
     assert working_copy(source, work).kept == ("01-first.ipynb",)
-
-
-def test_the_originals_are_never_written(source: Path, tmp_path: Path) -> None:
-    before = _contents(source)
-    work = working_copy(source, tmp_path / "work").path
-    (work / "01-first.ipynb").write_text("mine")
-    working_copy(source, work)
-
-    assert _contents(source) == before
-
-
-def test_a_file_in_place_of_the_folder_is_named(source: Path, tmp_path: Path) -> None:
-    (tmp_path / "work").write_text("")
-    with pytest.raises(RtnbError, match="is a file, not a folder"):
-        working_copy(source, tmp_path / "work")
 
 
 def test_from_a_checkout_the_originals_are_its_notebooks() -> None:
@@ -160,6 +144,7 @@ def test_an_error_is_printed_with_the_next_step_and_without_a_traceback(
     assert main(["lab", "--directory", str(tmp_path / "file")]) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("rtnb lab: ")
+    assert "is a file, not a folder" in printed
     assert printed.endswith("\n  Choose another folder with --directory.\n")
 
 

@@ -14,29 +14,26 @@ _QUICK = ("simulate", "--port", "0", "--latency", "fast", "--voice", "babble")
 
 
 def test_without_options_it_serves_this_machine_only() -> None:
-    options = parser().parse_args(["simulate"])
-    assert (options.host, options.port, options.tls, options.json) == ("127.0.0.1", 0, False, False)
-    assert (
-        options.key is options.seed is options.latency is options.voice is options.scenario is options.chat_url is None
-    )
+    options = vars(parser().parse_args(["simulate"]))
+    assert (options["host"], options["port"], options["tls"], options["json"]) == ("127.0.0.1", 0, False, False)
+    assert {options[name] for name in ("key", "seed", "latency", "voice", "scenario", "chat_url")} == {None}
 
 
-def test_every_option() -> None:
-    words = "simulate --host ::1 --port 0 --key k --tls --seed 7 --latency slow --voice babble --scenario s.toml"
-    options = parser().parse_args([*words.split(), "--chat-url", "http://127.0.0.1:1/v1", "--json"])
-    assert (options.host, options.port, options.key, options.tls, options.seed) == ("::1", 0, "k", True, 7)
-    assert (options.latency, options.voice, options.scenario) == ("slow", "babble", "s.toml")
-    assert (options.chat_url, options.json) == ("http://127.0.0.1:1/v1", True)
-
-
-def test_options_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ("--host ::1 --port 0 --key k --tls", {"host": "::1", "port": 0, "key": "k", "tls": True}),
+        ("--seed 7 --latency slow --scenario s.toml", {"seed": 7, "latency": "slow", "scenario": "s.toml"}),
+        ("--chat-url http://127.0.0.1:1/v1 --json", {"chat_url": "http://127.0.0.1:1/v1", "json": True}),
+        ("--chat-model m --chat-key-env KEY_OF_THE_TEST", {"chat_model": "m", "chat_key": "a-secret"}),
+        ("--transcriber whisper --voice neural", {"transcriber": "whisper", "voice": "neural"}),
+        ("--turn-detector smart-turn", {"turn_detector": "smart-turn"}),
+    ],
+)
+def test_every_option(monkeypatch: pytest.MonkeyPatch, words: str, expected: dict[str, Any]) -> None:
     monkeypatch.setenv("KEY_OF_THE_TEST", "a-secret")
-    words = (
-        "--transcriber whisper --turn-detector smart-turn --voice neural --chat-model m --chat-key-env KEY_OF_THE_TEST"
-    )
-    options = parser().parse_args(["simulate", *words.split()])
-    assert (options.transcriber, options.turn_detector, options.voice) == ("whisper", "smart-turn", "neural")
-    assert (options.chat_model, options.chat_key) == ("m", "a-secret")
+    options = vars(parser().parse_args(["simulate", *words.split()]))
+    assert {name: options[name] for name in expected} == expected
 
 
 def test_the_key_of_a_chat_service_comes_from_a_variable_only(capsys: pytest.CaptureFixture[str]) -> None:

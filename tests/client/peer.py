@@ -1,13 +1,15 @@
 """Realtime service of raw JSON that misbehaves as a test asks; it shares no code with rtnb.
 
-It speaks the GA dialect in the order that real services were seen to use. A test chooses what goes wrong, e.g.
-``Peer(drop={"session.updated": 1})``, or gives a function over the outgoing messages as `script`.
+It sends its events in the order that real services were seen to use. A test chooses what goes wrong, e.g.
+``Peer(drop={"session.updated": 1})``, gives a function over the outgoing messages as `script`, or sends the events of
+each response itself (`by_hand`).
 """
 
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Self
 
@@ -17,10 +19,10 @@ from websockets.exceptions import ConnectionClosed
 Message = dict[str, Any]
 Script = Callable[[list[Message]], list[Message]]
 
+CHUNK_MS = 100
 CHUNK = base64.b64encode(bytes(4_800)).decode()
 """100 ms of silence as PCM16 at 24 kHz."""
 
-CHUNK_MS = 100
 MINIMUM_MS = 100
 """Shortest audio that can be committed."""
 
@@ -30,8 +32,19 @@ TURN_MS = 1_200
 REPLY = ("Hello", " there.")
 """Transcript of a response in its pieces; each piece comes with one `CHUNK` of audio."""
 
+BUSY = "conversation_already_has_active_response"
+EXPIRES_AT = 1_800_003_600
 FORMAT = {"type": "audio/pcm", "rate": 24_000}
 USAGE = {"total_tokens": 12, "input_tokens": 7, "output_tokens": 5}
+
+OLDER_NAMES = {
+    '"conversation.item.added"': '"conversation.item.created"',
+    '"response.output_audio': '"response.audio',
+    '"response.output_text': '"response.text',
+    '"type": "output_audio"': '"type": "audio"',
+    '"type": "output_text"': '"type": "text"',
+}
+"""Text of a message in the GA dialect -> in the preview dialect."""
 
 
 def failure(
@@ -41,66 +54,89 @@ def failure(
     return {"type": "error", "error": {"type": kind, "code": code, "message": message, "param": param}}
 
 
+@dataclass(eq=False)
+class Running:
+    """Response in progress: its values, its items, and the words of the last item."""
+
+    values: Message
+    items: list[Message] = field(default_factory=list)
+    words: str = ""
+
+    @property
+    def id(self) -> str:
+        return str(self.values["id"])
+
+    @property
+    def written(self) -> bool:
+        """True for text without audio."""
+        return ["text"] in (self.values.get("output_modalities"), self.values.get("modalities"))
+
+    @property
+    def at(self) -> Message:
+        """Fields of an event about the last item."""
+        return {"response_id": self.id, "output_index": max(0, len(self.items) - 1)}
+
+    @property
+    def inside(self) -> Message:
+        """Fields of an event about the content of the last item."""
+        return {**self.at, "item_id": self.items[-1]["id"], "content_index": 0}
+
+
+@dataclass(eq=False)
 class Peer:
-    """Service on a loopback socket, for one session at a time.
+    """Service on a loopback socket, for one session at a time; every option can be changed at any time.
 
     Parameters
     ----------
-    drop, duplicate : mapping of str to int
-        Event type -> how many of the next events of that type are lost, or sent twice.
-    delay_s : mapping of str to sequence of float
+    dialect : {"ga", "preview"}
+        Names of the events and settings on the wire; tests use those of GA.
+    drop : dict of str to int
+        Event type -> how many of the next events of that type are lost.
+    delay_s : dict of str to list of float
         Event type -> delays of the next events of that type; later events overtake a delayed one.
-    refuse : mapping of str to sequence of error events
+    refuse : dict of str to list of error events
         Client event type -> refusals of the next events of that type; see `failure`.
     script : callable, optional
         Maps the messages that answer one client event to those that are sent.
-    outputs : sequence
+    outputs : list
         Contents of the next responses: pieces of a transcript, or a list of function calls (name, arguments).
-    greeting : sequence of messages, optional
+    greeting : list of messages, optional
         Sent when a client connects, instead of `session.created`.
-    name_errors, echo_metadata, floats, silent : bool
+    name_errors, echo_metadata, floats, silent, by_hand : bool
         Errors carry the event_id of their cause; responses repeat their metadata; every whole number is written as
-        a float; no client event is answered. All can be changed at any time.
+        a float; no client event is answered; `response.create` is left to the test (see `begin`).
     pace_s : float, default 0
         Time between two pieces of a response; 0 sends a whole response at once.
     turn_detection : mapping, optional
         With it, the peer commits a turn and answers it whenever `TURN_MS` of audio arrived.
+    chunk : str
+        Audio of one piece, in base64.
     """
 
-    def __init__(
-        self,
-        *,
-        drop: Mapping[str, int] | None = None,
-        duplicate: Mapping[str, int] | None = None,
-        delay_s: Mapping[str, Sequence[float]] | None = None,
-        refuse: Mapping[str, Sequence[Message]] | None = None,
-        script: Script | None = None,
-        outputs: Sequence[Any] = (),
-        greeting: Sequence[Message] | None = None,
-        name_errors: bool = True,
-        echo_metadata: bool = True,
-        floats: bool = False,
-        silent: bool = False,
-        pace_s: float = 0.0,
-        turn_detection: Message | None = None,
-    ) -> None:
-        self.drop = dict(drop or {})
-        self.duplicate = dict(duplicate or {})
-        self.delay_s = {kind: list(delays) for kind, delays in (delay_s or {}).items()}
-        self.refuse = {kind: list(errors) for kind, errors in (refuse or {}).items()}
-        self.script = script
-        self.outputs = list(outputs)
-        self.greeting = greeting
-        self.name_errors, self.echo_metadata, self.floats, self.silent = name_errors, echo_metadata, floats, silent
-        self.pace_s = pace_s
+    dialect: str = "ga"
+    drop: dict[str, int] = field(default_factory=dict)
+    delay_s: dict[str, list[float]] = field(default_factory=dict)
+    refuse: dict[str, list[Message]] = field(default_factory=dict)
+    script: Script | None = None
+    outputs: list[Any] = field(default_factory=list)
+    greeting: list[Message] | None = None
+    name_errors: bool = True
+    echo_metadata: bool = True
+    floats: bool = False
+    silent: bool = False
+    by_hand: bool = False
+    pace_s: float = 0.0
+    turn_detection: Message | None = None
+    chunk: str = CHUNK
+
+    def __post_init__(self) -> None:
         self.heard: list[Message] = []
         """Every client event so far, of all connections."""
         self.paths: list[str] = []
         """Path and query of each connection."""
         self.items: dict[str, Message] = {}
-        self.active: Message | None = None
+        self.active: Running | None = None
         """Response in progress within the conversation."""
-        self._turn_detection = turn_detection
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._speaking: asyncio.Task[None] | None = None
@@ -136,16 +172,8 @@ class Peer:
         self.active = self._speaking = None
         self.items.clear()
         self.paths.append(socket.request.path)
-        audio = {"input": {"format": FORMAT, "turn_detection": self._turn_detection}, "output": {"format": FORMAT}}
-        self.session: Message = {
-            "type": "realtime",
-            "object": "realtime.session",
-            "id": self._id("sess"),
-            "model": "peer",
-            "expires_at": 1_800_003_600,
-            "output_modalities": ["audio"],
-            "audio": audio,
-        }
+        names = {"object": "realtime.session", "id": self._id("sess"), "model": "peer", "expires_at": EXPIRES_AT}
+        self.session: Message = {**names, **self._settings()}
         created = [{"type": "session.created", "session": self.session}]
         try:
             await self.send(*(created if self.greeting is None else self.greeting))
@@ -153,6 +181,14 @@ class Peer:
                 await self._take(json.loads(text))
         except ConnectionClosed:
             return
+
+    def _settings(self) -> Message:
+        if self.dialect == "preview":
+            formats = {"input_audio_format": "pcm16", "output_audio_format": "pcm16"}
+            return {"modalities": ["text", "audio"], "turn_detection": self.turn_detection, "voice": "alloy", **formats}
+        hearing = {"format": FORMAT, "turn_detection": self.turn_detection}
+        audio = {"input": hearing, "output": {"format": FORMAT, "voice": "alloy"}}
+        return {"type": "realtime", "output_modalities": ["audio"], "audio": audio}
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name="peer")
@@ -169,30 +205,28 @@ class Peer:
         """Send messages with the faults that the test chose."""
         for message in self.script(list(messages)) if self.script else messages:
             kind = str(message.get("type"))
-            if self._due(self.drop, kind):
+            left = self.drop.get(kind, 0)
+            self.drop[kind] = left - 1
+            if left > 0 or (self.dialect == "preview" and kind == "conversation.item.done"):
                 continue
-            texts = [self._text(message)] * (2 if self._due(self.duplicate, kind) else 1)
             if delays := self.delay_s.get(kind):
-                self._spawn(self._write(texts, delays.pop(0)))
+                self._spawn(self.write(self._text(message), delays.pop(0)))
             else:
-                await self._write(texts)
-
-    @staticmethod
-    def _due(faults: dict[str, int], kind: str) -> bool:
-        left = faults.get(kind, 0)
-        faults[kind] = left - 1
-        return left > 0
+                await self.write(self._text(message))
 
     def _text(self, message: Message) -> str:
         named = {"event_id": self._id("event"), **message}
-        return json.dumps(as_floats(named) if self.floats else named)
+        text = json.dumps(as_floats(named) if self.floats else named)
+        for name, older in OLDER_NAMES.items() if self.dialect == "preview" else ():
+            text = text.replace(name, older)
+        return text
 
-    async def _write(self, texts: list[str], delay_s: float = 0.0) -> None:
+    async def write(self, text: str, delay_s: float = 0.0) -> None:
+        """Send a text as it is."""
         if delay_s:
             await asyncio.sleep(delay_s)
         try:
-            for text in texts:
-                await self._socket.send(text)
+            await self._socket.send(text)
         except ConnectionClosed:
             return
 
@@ -208,7 +242,7 @@ class Peer:
             answers = getattr(self, "_on_" + message["type"].replace(".", "_"))(message)
         for answer in answers:
             if answer["type"] == "error" and self.name_errors:
-                answer["error"].setdefault("event_id", message.get("event_id"))
+                answer["error"] = {**answer["error"], "event_id": message.get("event_id")}
         await self.send(*answers)
 
     def asked(self, kind: str) -> list[Message]:
@@ -223,15 +257,13 @@ class Peer:
         audio_ms = len(base64.b64decode(message["audio"])) / 48
         self._buffered_ms += audio_ms
         self._total_ms += audio_ms
-        if self._turn_detection is None or self._buffered_ms < TURN_MS:
+        if self.turn_detection is None or self._buffered_ms < TURN_MS:
             return []
-        self._buffered_ms = 0.0
         return self.turn()
 
     def _on_input_audio_buffer_commit(self, message: Message) -> list[Message]:
         if self._buffered_ms < MINIMUM_MS:
             return [failure("input_audio_buffer_commit_empty", "Error committing input audio buffer: too small.")]
-        self._buffered_ms = 0.0
         return self._committed(self._id("item"))
 
     def _on_input_audio_buffer_clear(self, message: Message) -> list[Message]:
@@ -239,7 +271,8 @@ class Peer:
         return [{"type": "input_audio_buffer.cleared"}]
 
     def _on_conversation_item_create(self, message: Message) -> list[Message]:
-        return self._added({"id": self._id("item"), "status": "completed", **message["item"]})
+        item = {"id": self._id("item"), "status": "completed", **message["item"]}
+        return self.added(item, after=message.get("previous_item_id"))
 
     def _on_conversation_item_retrieve(self, message: Message) -> list[Message]:
         return self._of_item(message, lambda item: {"type": "conversation.item.retrieved", "item": item})
@@ -259,13 +292,12 @@ class Peer:
     def _on_response_create(self, message: Message) -> list[Message]:
         wanted = message.get("response") or {}
         if self.active is not None and wanted.get("conversation") != "none":
-            text = f"Conversation already has an active response in progress: {self.active['id']}"
-            return [failure("conversation_already_has_active_response", text)]
-        return self.respond(wanted)
+            return [failure(BUSY, f"Conversation already has an active response in progress: {self.active.id}")]
+        return [] if self.by_hand else self.respond(wanted)
 
     def _on_response_cancel(self, message: Message) -> list[Message]:
         response = self.active
-        if response is None or message.get("response_id", response["id"]) != response["id"]:
+        if response is None or message.get("response_id", response.id) != response.id:
             return [failure("response_cancel_not_active", "Cancellation failed: no active response found")]
         self.finish()
         return self._ending(response, status="cancelled", reason="client_cancelled")
@@ -276,34 +308,83 @@ class Peer:
             self._speaking.cancel()
         self.active = self._speaking = None
 
-    # --- turns and responses ------------------------------------------------------------------------------------------
+    # --- turns --------------------------------------------------------------------------------------------------------
 
     def turn(self) -> list[Message]:
-        """Return the events of a turn that turn detection ended, and of the response it began."""
+        """Return the events of a turn that turn detection ended, and of the response it began, if it does."""
         item_id = self._id("item")
-        started = {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": item_id}
+        responds = (self.turn_detection or {}).get("create_response", True)
+        return [self.speech(item_id), *self.turn_end(item_id), *(self.respond({}) if responds else ())]
+
+    def speech(self, item_id: str) -> Message:
+        """Return the event of speech that begins."""
+        return {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": item_id}
+
+    def turn_end(self, item_id: str) -> list[Message]:
+        """Return the events of speech that ends, and is committed."""
         stopped = {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": int(self._total_ms), "item_id": item_id}
-        return [started, stopped, *self._committed(item_id), *self.respond({})]
+        return [stopped, *self._committed(item_id)]
 
     def _committed(self, item_id: str) -> list[Message]:
+        self._buffered_ms = 0.0
         content = [{"type": "input_audio", "transcript": None}]
         item = {"id": item_id, "type": "message", "role": "user", "status": "completed", "content": content}
         committed = {"type": "input_audio_buffer.committed", "item_id": item_id, "previous_item_id": self._last_id}
-        return [committed, *self._added(item)]
+        return [committed, *self.added(item)]
 
     @property
     def _last_id(self) -> str | None:
         return next(reversed(self.items), None)
 
-    def _added(self, item: Message, *, done: bool = True) -> list[Message]:
-        body = {"previous_item_id": self._last_id, "item": item}
+    def added(self, item: Message, *, after: str | None = None, done: bool = True) -> list[Message]:
+        """Return the events of an item that is new in the conversation."""
+        body = {"previous_item_id": after or self._last_id, "item": item}
         self.items[item["id"]] = item
         kinds = ("conversation.item.added", "conversation.item.done") if done else ("conversation.item.added",)
         return [{"type": kind, **body} for kind in kinds]
 
+    # --- responses ----------------------------------------------------------------------------------------------------
+
     def respond(self, wanted: Message) -> list[Message]:
         """Begin a response and return its events; with a pace, the rest follows on its own."""
+        response, created = self._begin(wanted)
+        output = self.outputs.pop(0) if self.outputs else REPLY
+        if output and not isinstance(output[0], str):
+            return [created, *self._calls(response, output), self._done(response)]
+        head = [created, *self._item_added(response)]
+        if self.pace_s:
+            task = self._spawn(self._speak(response, output))
+            self._speaking = task if self.active is response else self._speaking
+            return head
+        pieces = [delta for piece in output for delta in self._deltas(response, piece)]
+        return [*head, *pieces, *self._ending(response)]
+
+    async def begin(self, wanted: Message | None = None) -> Running:
+        """Begin a response; the test sends the rest of it: `add_item`, `speak`, `end`."""
+        response, created = self._begin(wanted or {})
+        await self.send(created)
+        return response
+
+    async def add_item(self, response: Running) -> str:
+        """Begin an item of a response and return its id."""
+        await self.send(*self._item_added(response))
+        return str(response.items[-1]["id"])
+
+    async def speak(self, response: Running, ms: float, words: str = "") -> None:
+        """Send audio (silence) and words of the last item of a response, in one delta each."""
+        transcript, audio = self._deltas(response, words)
+        audio["delta"] = base64.b64encode(bytes(48 * int(ms))).decode()
+        await self.send(*([transcript] if words else []), *([audio] if ms else []))
+
+    async def end(self, response: Running, **how: Any) -> None:
+        """End a response; see `_ending` for the options."""
+        await self.send(*self._ending(response, **how))
+
+    def _begin(self, wanted: Message) -> tuple[Running, Message]:
         outside = wanted.get("conversation") == "none"
+        modalities, spoken = "output_modalities", {"audio": {"output": self.session.get("audio", {}).get("output")}}
+        if self.dialect == "preview":
+            modalities, spoken = "modalities", {"output_audio_format": self.session["output_audio_format"]}
         response = {
             "object": "realtime.response",
             "id": self._id("resp"),
@@ -311,30 +392,26 @@ class Peer:
             "status_details": None,
             "output": [],
             "conversation_id": None if outside else "conv_peer",
-            "output_modalities": wanted.get("output_modalities", self.session.get("output_modalities")),
+            modalities: wanted.get(modalities, self.session.get(modalities)),
             "usage": None,
             "metadata": wanted.get("metadata") if self.echo_metadata else None,
+            **spoken,
         }
-        output = self.outputs.pop(0) if self.outputs else REPLY
-        self.active = self.active if outside else response
-        created = {"type": "response.created", "response": {**response}}
-        if output and not isinstance(output[0], str):
-            return [created, *self._calls(response, output)]
-        item = {"id": self._id("item"), "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        response["item"] = item
-        head = [created, {"type": "response.output_item.added", **self._at(response), "item": {**item}}]
-        if not outside:
-            head += self._added(item, done=False)
-        part = {"type": "text", "text": ""} if self._writes(response) else {"type": "audio", "transcript": ""}
-        head.append({"type": "response.content_part.added", **self._in(response), "part": part})
-        if self.pace_s:
-            task = self._spawn(self._speak(response, output))
-            self._speaking = self._speaking if outside else task
-            return head
-        pieces = [delta for piece in output for delta in self._deltas(response, piece)]
-        return [*head, *pieces, *self._ending(response)]
+        running = Running(response)
+        self.active = self.active if outside else running
+        return running, {"type": "response.created", "response": response}
 
-    async def _speak(self, response: Message, pieces: Sequence[str]) -> None:
+    def _item_added(self, response: Running) -> list[Message]:
+        item = {"id": self._id("item"), "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        response.items.append(item)
+        response.words = ""
+        added = [{"type": "response.output_item.added", **response.at, "item": {**item}}]
+        if response.values["conversation_id"]:
+            added += self.added(item, done=False)
+        part = {"type": "text", "text": ""} if response.written else {"type": "audio", "transcript": ""}
+        return [*added, {"type": "response.content_part.added", **response.inside, "part": part}]
+
+    async def _speak(self, response: Running, pieces: Sequence[str]) -> None:
         for piece in pieces:
             await asyncio.sleep(self.pace_s)
             await self.send(*self._deltas(response, piece))
@@ -342,72 +419,65 @@ class Peer:
         self._speaking = None
         await self.send(*self._ending(response))
 
-    @staticmethod
-    def _writes(response: Message) -> bool:
-        return response["output_modalities"] == ["text"]
-
-    @staticmethod
-    def _at(response: Message) -> Message:
-        return {"response_id": response["id"], "output_index": 0}
-
-    def _in(self, response: Message) -> Message:
-        return {**self._at(response), "item_id": response["item"]["id"], "content_index": 0}
-
-    def _deltas(self, response: Message, piece: str) -> list[Message]:
-        response["said"] = response.get("said", "") + piece
-        if self._writes(response):
-            return [{"type": "response.output_text.delta", **self._in(response), "delta": piece}]
+    def _deltas(self, response: Running, piece: str) -> list[Message]:
+        response.words += piece
+        if response.written:
+            return [{"type": "response.output_text.delta", **response.inside, "delta": piece}]
         return [
-            {"type": "response.output_audio_transcript.delta", **self._in(response), "delta": piece},
-            {"type": "response.output_audio.delta", **self._in(response), "delta": CHUNK},
+            {"type": "response.output_audio_transcript.delta", **response.inside, "delta": piece},
+            {"type": "response.output_audio.delta", **response.inside, "delta": self.chunk},
         ]
 
-    def _ending(self, response: Message, *, status: str = "completed", reason: str | None = None) -> list[Message]:
-        said, inside = response.pop("said", ""), self._in(response)
-        item = response.pop("item")
-        if self._writes(response):
-            text = {"text": said}
-            dones = [{"type": "response.output_text.done", **inside, **text}]
+    def _ending(self, response: Running, *, status: str = "completed", **details: Any) -> list[Message]:
+        """Return the events that end a response; details are e.g. `reason` and `error`."""
+        ending = self._item_ending(response, status) if response.items else []
+        return [*ending, self._done(response, status, **details)]
+
+    def _item_ending(self, response: Running, status: str) -> list[Message]:
+        if response.written:
+            text = {"text": response.words}
+            dones = [{"type": "response.output_text.done", **response.inside, **text}]
         else:
-            text = {"transcript": said}
-            transcript = {"type": "response.output_audio_transcript.done", **inside, **text}
-            dones = [{"type": "response.output_audio.done", **inside}, transcript]
-        kind = "text" if self._writes(response) else "audio"  # a part and the content of an item differ in their names
-        dones.append({"type": "response.content_part.done", **inside, "part": {"type": kind, **text}})
-        content = [{"type": f"output_{kind}", **text}]
-        item |= {"status": "completed" if status == "completed" else "incomplete", "content": content}
-        return [*dones, *self._item_done(response, item), self._done(response, [item], status, reason)]
+            text = {"transcript": response.words}
+            transcript = {"type": "response.output_audio_transcript.done", **response.inside, **text}
+            dones = [{"type": "response.output_audio.done", **response.inside}, transcript]
+        kind = "text" if response.written else "audio"  # a part and the content of an item differ in their names
+        dones.append({"type": "response.content_part.done", **response.inside, "part": {"type": kind, **text}})
+        whole = {"status": "completed" if status == "completed" else "incomplete"}
+        response.items[-1] |= {**whole, "content": [{"type": f"output_{kind}", **text}]}
+        return [*dones, *self._item_done(response)]
 
-    def _item_done(self, response: Message, item: Message) -> list[Message]:
-        done = {"type": "response.output_item.done", **self._at(response), "item": {**item}}
-        if response["conversation_id"] is None:
+    def _item_done(self, response: Running) -> list[Message]:
+        item = {**response.items[-1]}
+        done = {"type": "response.output_item.done", **response.at, "item": item}
+        if response.values["conversation_id"] is None:
             return [done]
-        return [{"type": "conversation.item.done", "previous_item_id": None, "item": {**item}}, done]
+        return [{"type": "conversation.item.done", "previous_item_id": None, "item": item}, done]
 
-    def _done(self, response: Message, items: list[Message], status: str, reason: str | None) -> Message:
+    def _done(self, response: Running, status: str = "completed", **details: Any) -> Message:
         self.active = None if self.active is response else self.active
-        details = {"type": status, "reason": reason} if reason else None
-        ended = {**response, "status": status, "status_details": details, "output": items, "usage": USAGE}
+        why = {"type": status, **details} if details else None
+        ended = {**response.values, "status": status, "status_details": why, "output": response.items, "usage": USAGE}
         return {"type": "response.done", "response": ended}
 
-    def _calls(self, response: Message, calls: Sequence[tuple[str, str]]) -> list[Message]:
-        out, items = [], []
+    def _calls(self, response: Running, calls: Sequence[tuple[str, str]]) -> list[Message]:
+        out: list[Message] = []
         for name, arguments in calls:
             item = {"id": self._id("item"), "type": "function_call", "call_id": self._id("call"), "name": name}
             item |= {"status": "completed", "arguments": arguments}
+            response.items.append(item)
             started = {**item, "status": "in_progress", "arguments": ""}
-            place = {**self._at(response), "item_id": item["id"], "call_id": item["call_id"]}
-            out.append({"type": "response.output_item.added", **self._at(response), "item": started})
-            out += self._added(item, done=False)
+            place = {**response.at, "item_id": item["id"], "call_id": item["call_id"]}
+            out.append({"type": "response.output_item.added", **response.at, "item": started})
+            out += self.added(item, done=False)
             out.append({"type": "response.function_call_arguments.delta", **place, "delta": arguments})
             out.append({"type": "response.function_call_arguments.done", **place, "name": name, "arguments": arguments})
-            out += self._item_done(response, item)
-            items.append(item)
-        return [*out, self._done(response, items, "completed", None)]
+            out += self._item_done(response)
+        return out
 
 
 def _merged(old: Any, new: Any) -> Any:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
+    if not (isinstance(old, dict) and isinstance(new, dict)) or old.get("type") != new.get("type", old.get("type")):
         return new
     return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 

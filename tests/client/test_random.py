@@ -9,23 +9,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rtnb
 from rtnb.errors import RtnbError
 from tests.client.peer import Message, Peer, Script, failure
-from tests.client.virtual import VirtualLoop, run_virtual
+from tests.client.test_requests import ALL_CALLS, LOST, SECOND
+from tests.client.virtual import VirtualLoop, now, run_virtual
 
 ACKNOWLEDGED_S = 15
 SILENT_S = 60
 LATE_S = 20.0
 NEXT_S = 10.0
 """How long a `next_response` of these tests waits."""
-
-SOUND = np.zeros(7_200, np.float32)  # 300 ms
-
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
@@ -40,7 +37,7 @@ async def _whole(session: rtnb.Session) -> None:
 
 
 async def _commit(session: rtnb.Session) -> None:
-    await session.input_audio_buffer.append(SOUND)
+    await session.input_audio_buffer.append(SECOND)
     await session.input_audio_buffer.commit()
 
 
@@ -50,33 +47,26 @@ def _item(session: rtnb.Session) -> str:
 
 
 CALLS: dict[str, Callable[[rtnb.Session], Awaitable[Any]]] = {
-    "update": lambda s: s.update(instructions=f"Be brief: {len(s.log)}."),
-    "ask": lambda s: s.ask("Hello?"),
-    "say": lambda s: s.say(SOUND, rate_hz=24_000),
-    "create": lambda s: s.response.create(),
+    **ALL_CALLS,
     "create and wait": _whole,
     "outside": lambda s: s.response.create(conversation="none", output_modalities=["text"]),
     "cancel": lambda s: s.response.cancel(),
-    "interrupt": lambda s: s.interrupt(),
-    "item": lambda s: s.conversation.item.create("A note."),
-    "retrieve": lambda s: s.conversation.item.retrieve(_item(s)),
-    "truncate": lambda s: s.conversation.item.truncate(_item(s), audio_end_ms=50),
-    "delete": lambda s: s.conversation.item.delete(_item(s)),
-    "append": lambda s: s.input_audio_buffer.append(SOUND),
-    "commit": _commit,
-    "clear": lambda s: s.input_audio_buffer.clear(),
+    "conversation.item.retrieve": lambda s: s.conversation.item.retrieve(_item(s)),
+    "conversation.item.truncate": lambda s: s.conversation.item.truncate(_item(s), audio_end_ms=50),
+    "conversation.item.delete": lambda s: s.conversation.item.delete(_item(s)),
+    "input_audio_buffer.commit": _commit,
     "next": _next,
 }
 
-LIMITS_S = {
-    **dict.fromkeys(("update", "cancel", "item", "retrieve", "truncate", "delete", "commit", "clear"), ACKNOWLEDGED_S),
-    "append": 0,
-    "next": NEXT_S,
-}
+LIMITS_S = {**dict.fromkeys((*LOST, "cancel"), ACKNOWLEDGED_S), "input_audio_buffer.append": 0, "next": NEXT_S}
 """Seconds that a call may take which neither begins a response nor waits for one."""
 
 
 # --- misbehaviours ----------------------------------------------------------------------------------------------------
+
+
+BODIES = ({}, {"session": 5, "item": 5, "response": 5}, {"session": {}, "response": {}}, {"response": {"id": 5}})
+"""Bodies of malformed events."""
 
 
 def misbehave(peer: Peer, fault: str, seed: int) -> Script | None:
@@ -102,7 +92,7 @@ def misbehave(peer: Peer, fault: str, seed: int) -> Script | None:
         "late": late,
         "reordered": lambda messages: chance.sample(messages, len(messages)),
         "unnamed": lambda messages: [failure(None, "The server had an error.", kind="server_error")],
-        "malformed": lambda messages: [{"type": one["type"], "item": 5, "response": {"id": 5}} for one in messages],
+        "malformed": lambda messages: [{"type": one["type"], **chance.choice(BODIES)} for one in messages],
         "own": own,
     }
     return scripts.get(fault)
@@ -205,7 +195,7 @@ def pending_futures() -> list[asyncio.Future[Any]]:
 async def one_session(steps: list[Step], pace_s: float) -> None:
     """Play the steps, recover, close, and check that nothing is left."""
     async with Peer(pace_s=pace_s) as peer:
-        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+        session = await rtnb.connect(peer.url, clock=now)
         try:
             await play(peer, session, steps)
             await recover(peer, session)
@@ -233,7 +223,7 @@ def test_every_call_ends_and_the_session_stays_usable(steps: list[Step], pace_s:
 def test_every_call_ends_when_the_connection_is_lost(steps: list[Step]) -> None:
     async def run() -> None:
         async with Peer(pace_s=0.1) as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+            session = await rtnb.connect(peer.url, clock=now)
             playing = asyncio.ensure_future(play(peer, session, steps))
             await asyncio.sleep(0.2)
             await peer.close(1011)

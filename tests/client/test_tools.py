@@ -8,13 +8,12 @@ from typing import Any, Literal
 import pytest
 
 import rtnb
-from rtnb.client import ToolBox, open_session, tool_schema
+from rtnb.client import ToolBox, tool_schema
 from rtnb.errors import ConnectionClosed, RtnbError, ServiceError
-from rtnb.protocol import events
-from tests.client.conftest import Joined
-from tests.client.peer import Peer
-from tests.client.service import ScriptedTarget
-from tests.client.virtual import hold, outcome, said, talking
+from tests.client.peer import Message, Peer, failure
+from tests.client.virtual import outcome, said, settle, talking
+
+CITY = ("weather", '{"city":"Oslo"}')
 
 
 class Unit(enum.Enum):
@@ -138,175 +137,117 @@ async def test_errors_become_text_without_keys() -> None:
     assert "canary" not in text
     assert await box.run("leave", "") == "error: SystemExit: bye"
     assert (await box.run("stop", "")).startswith("error: CancelledError")
-    assert (await box.run("nope", "{}")) == "error: there is no tool 'nope'; the tools are: broken, leave, stop"
+    assert await box.run("nope", "{}") == "error: there is no tool 'nope'; the tools are: broken, leave, stop"
 
 
 # --- in a session -----------------------------------------------------------------------------------------------------
 
 
-def script(joined: Joined, *steps: tuple[tuple[str, str], ...] | str) -> None:
-    """Answer each `response.create` with the next step: calls, or words."""
-    rest = iter(steps)
-
-    async def answer(config: Any) -> None:
-        step = next(rest)
-        if isinstance(step, str):
-            await joined.service.answer(config, text=step)
-        else:
-            await joined.service.call(config, *step)
-
-    joined.service.on_create = answer
+def tool_outputs(peer: Peer) -> list[Message]:
+    """Return the items that answered calls."""
+    items = [message["item"] for message in peer.asked("conversation.item.create")]
+    return [item for item in items if item["type"] == "function_call_output"]
 
 
-async def test_two_calls_are_answered_in_order_then_one_create(joined: Joined) -> None:
-    await joined.session.tools.register(weather, slow_sum)
-    calls = (("weather", '{"city":"Oslo"}'), ("slow_sum", '{"numbers":[1,2.5],"names":{}}'))
-    script(joined, calls, "It is dry.")
-    joined.service.heard.clear()
-    response = await joined.session.ask("What is the weather?")
-    assert response.transcript == "It is dry."
-    assert response.tool_round == 1
-    sent = [event for event in joined.service.heard if not isinstance(event, events.SessionUpdate)]
-    item, create = events.ConversationItemCreate, events.ResponseCreate
-    assert [type(event) for event in sent] == [item, create, item, item, create]
-    outputs = [sent[2].item, sent[3].item]  # type: ignore[attr-defined]
-    assert [item.output for item in outputs] == ["Oslo 1 CELSIUS None", "3.5"]
-    called = [item.call_id for item in joined.session.conversation.items if item.type == "function_call"]
-    assert [item.call_id for item in outputs] == called
-    done = next(row.number for row in joined.session.log.filter("response.done"))
-    first_output = joined.session.log.filter("conversation.item.create")[1].number
-    assert first_output > done  # never before the response that called was done
+SUM = ("slow_sum", '{"numbers":[1,2.5],"names":{}}')
+
+
+@talking(both=True, tools=[weather, slow_sum], outputs=[[CITY, SUM], ["It is dry."]])
+async def test_two_calls_are_answered_in_order_then_one_create(peer: Peer, session: rtnb.Session) -> None:
+    peer.heard.clear()
+    response = await session.ask("What is the weather?")
+    assert (response.transcript, response.tool_round) == ("It is dry.", 1)
+    item, create = "conversation.item.create", "response.create"
+    assert [message["type"] for message in peer.heard] == [item, create, item, item, create]
+    assert [output["output"] for output in tool_outputs(peer)] == ["Oslo 1 CELSIUS None", "3.5"]
+    called = [item.call_id for item in session.conversation.items if item.type == "function_call"]
+    assert [output["call_id"] for output in tool_outputs(peer)] == called
+    done = session.log.filter("response.done")[0].number
+    assert session.log.filter(item)[1].number > done  # never before the response that called was done
 
 
 @pytest.mark.parametrize("item_status", ["incomplete", "completed"])
-async def test_calls_of_a_response_that_did_not_complete_are_not_run(joined: Joined, item_status: str) -> None:
-    ran: list[str] = []
+@talking(outputs=[[CITY]])
+async def test_calls_of_a_response_that_did_not_complete_are_not_run(
+    peer: Peer, session: rtnb.Session, item_status: str
+) -> None:
+    def incomplete(messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if message["type"] == "response.output_item.done":
+                message["item"]["status"] = item_status
+            if message["type"] == "response.done":
+                message["response"] |= {"status": "incomplete", "output": []}
+        return messages
 
-    def note(text: str) -> str:
-        """Note."""
-        ran.append(text)
-        return "ok"
-
-    await joined.session.tools.register(note)
-    joined.service.on_create = lambda config: joined.service.call(
-        config, ("note", '{"text":"half"}'), status="incomplete", item_status=item_status
-    )
-    response = await joined.session.ask("go")
+    await session.tools.register(weather)
+    peer.script = incomplete
+    response = await session.ask("go")
+    await settle()
     assert response.status == "incomplete"
-    await joined.settle()
-    assert ran == []
+    assert tool_outputs(peer) == []
     assert len(response.function_calls) == (item_status == "completed")
 
 
-async def test_a_failing_tool_is_told_to_the_model(joined: Joined) -> None:
-    await joined.session.tools.register(broken)
-    script(joined, (("broken", ""),), "Sorry.")
-    assert (await joined.session.ask("go")).transcript == "Sorry."
-    output = joined.service.said(events.ConversationItemCreate)[-1].item.output
-    assert output.startswith("error: RuntimeError")
+MINE = {"type": "function", "name": "mine", "description": "", "parameters": {"type": "object"}}
 
 
-async def test_tools_without_a_function_are_left_to_their_owner(joined: Joined) -> None:
-    definition = {"type": "function", "name": "mine", "description": "", "parameters": {"type": "object"}}
-    await joined.session.tools.register(weather, definition)
-    script(joined, (("mine", "{}"), ("weather", '{"city":"Oslo"}')))
-    response = await joined.session.ask("go")
+@talking(tools=[weather, MINE], outputs=[[("mine", "{}"), CITY]])
+async def test_tools_without_a_function_are_left_to_their_owner(peer: Peer, session: rtnb.Session) -> None:
+    response = await session.ask("go")
     assert [call.name for call in response.function_calls] == ["mine", "weather"]
-    outputs = [e.item.call_id for e in joined.service.said(events.ConversationItemCreate) if e.item.output]
-    assert outputs == [response.function_calls[1].call_id]
-    assert len(joined.service.said(events.ResponseCreate)) == 1
+    assert [output["call_id"] for output in tool_outputs(peer)] == [response.function_calls[1].call_id]
+    assert len(peer.asked("response.create")) == 1
 
 
-async def test_follow_tools_false_returns_the_response_that_calls(joined: Joined) -> None:
-    await joined.session.tools.register(weather)
-    script(joined, (("weather", '{"city":"Oslo"}'),), "Dry.")
-    response = await joined.session.ask("go", follow_tools=False)
+@talking(tools=[weather], outputs=[[CITY], ["Dry."]])
+async def test_follow_tools_false_returns_the_response_that_calls(peer: Peer, session: rtnb.Session) -> None:
+    response = await session.ask("go", follow_tools=False)
     assert [call.name for call in response.function_calls] == ["weather"]
-    assert (await joined.session.follow(response)).transcript == "Dry."
+    assert await said(session.follow(response)) == "Dry."
 
 
-async def test_a_loop_of_tools_ends(joined: Joined) -> None:
-    await joined.session.tools.register(weather)
-    joined.session.tools.max_rounds = 2
-    script(joined, *[(("weather", '{"city":"Oslo"}'),)] * 3)
+@talking(tools=[weather], outputs=[[CITY]] * 3)
+async def test_a_loop_of_tools_ends(peer: Peer, session: rtnb.Session) -> None:
+    session.tools.max_rounds = 2
     with pytest.raises(RtnbError, match="2 responses in a row"):
-        await joined.session.ask("go")
-    assert len(joined.session.errors) == 1
+        await session.ask("go")
+    assert len(session.errors) == 1
 
 
 @pytest.mark.parametrize("by_session", [False, True], ids=["by the response", "by the session"])
-async def test_a_forced_tool_is_forced_once_per_question(joined: Joined, by_session: bool) -> None:
-    await joined.session.tools.register(weather)
-    script(joined, (("weather", '{"city":"Oslo"}'),), "Dry.")
+@talking(tools=[weather], outputs=[[CITY], ["Dry."]])
+async def test_a_forced_tool_is_forced_once_per_question(peer: Peer, session: rtnb.Session, by_session: bool) -> None:
+    forced = {"tool_choice": "required"}
     if by_session:
-        await joined.session.update(tool_choice="required")
-        await joined.session.ask("go", instructions="Short.")
-    else:
-        await joined.session.ask("go", tool_choice="required", instructions="Short.")
-    followed = joined.service.said(events.ResponseCreate)[1].response
-    assert (followed.tool_choice, followed.instructions) == ("auto", "Short.")
+        await session.update(**forced)
+    await session.ask("go", instructions="Short.", **({} if by_session else forced))
+    followed = peer.asked("response.create")[1]["response"]
+    assert (followed["tool_choice"], followed["instructions"]) == ("auto", "Short.")
 
 
-async def test_register_and_unregister_update_the_session(joined: Joined) -> None:
-    session = joined.session
-    await session.tools.register(weather)
+@talking(tools=[weather])
+async def test_register_and_unregister_update_the_session(peer: Peer, session: rtnb.Session) -> None:
+    def names() -> list[str]:
+        return [tool["name"] for tool in session.config.tools or ()]
+
     await session.tools.register(slow_sum)
-    assert [tool["name"] for tool in session.config.tools or ()] == ["weather", "slow_sum"]
+    assert names() == list(session.tools) == ["weather", "slow_sum"]
     await session.tools.unregister("weather")
-    assert [tool["name"] for tool in session.config.tools or ()] == ["slow_sum"]
-    assert list(session.tools) == ["slow_sum"]
+    assert names() == list(session.tools) == ["slow_sum"]
     with pytest.raises(KeyError, match="weather"):
         await session.tools.unregister("weather")
-
-
-async def test_closing_while_a_tool_runs(joined: Joined) -> None:
-    started = asyncio.Event()
-
-    async def endless() -> str:
-        """Never end."""
-        started.set()
-        await asyncio.Event().wait()
-        return ""
-
-    await joined.session.tools.register(endless)
-    script(joined, (("endless", "{}"),))
-    asking = asyncio.create_task(joined.session.ask("go"))
-    await started.wait()
-    await joined.session.close()
-    with pytest.raises(ConnectionClosed):
-        await asking
-
-
-async def test_tools_at_connect() -> None:
-    target = ScriptedTarget()
-    running = asyncio.create_task(target.service.run())
-    await target.service.open()
-    async with await open_session(target, tools=[weather]) as session:
-        assert "weather" in session.tools
-    await running
-
-
-async def test_refused_tools_are_not_registered(joined: Joined) -> None:
+    peer.refuse = {"session.update": [failure("invalid_value", "No such type.")]}
     with pytest.raises(ServiceError):
-        await joined.session.tools.register(weather, {"type": "nonsense"})
-    assert list(joined.session.tools) == []
+        await session.tools.register(weather, {"type": "nonsense"})
+    assert list(session.tools) == ["slow_sum"]
 
 
-def test_a_second_response_done_runs_no_tool_again() -> None:
-    runs = []
-
-    def note(word: str) -> str:
-        """Note a word."""
-        runs.append(word)
-        return "noted"
-
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        assert await said(session.ask("Note it.")) == "Hello there."
-        await asyncio.sleep(5)
-        assert runs == ["hello"]
-        assert len(peer.asked("response.create")) == 2
-
-    hold(test, Peer(outputs=[[("note", '{"word": "hello"}')]], duplicate={"response.done": 1}), tools=[note])
+@talking(tools=[weather], outputs=[[CITY]])
+async def test_a_second_response_done_runs_no_tool_again(peer: Peer, session: rtnb.Session) -> None:
+    peer.script = lambda messages: [one for one in messages for _ in range(1 + (one["type"] == "response.done"))]
+    assert await said(session.ask("go")) == "Hello there."
+    await asyncio.sleep(5)
+    assert (len(tool_outputs(peer)), len(peer.asked("response.create"))) == (1, 2)
 
 
 @talking(outputs=[[("hang_up", "{}")]])
@@ -336,7 +277,7 @@ async def test_a_close_that_is_cancelled_goes_on(peer: Peer, session: rtnb.Sessi
     await asyncio.sleep(0.5)
     closing = asyncio.ensure_future(session.close())
     await asyncio.sleep(0.5)
-    closing.cancel()
+    closing.cancel()  # while the tool tidies up
     await asyncio.sleep(1)
     assert session.closed
     assert isinstance(await asking, ConnectionClosed)

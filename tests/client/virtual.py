@@ -7,10 +7,12 @@ timer. Loopback data is there at once, so a short look at the sockets before eac
 from __future__ import annotations
 
 import asyncio
-import functools
+import copy
+import dataclasses
 import inspect
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -129,35 +131,61 @@ async def said(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
     return getattr(result, "transcript", result)
 
 
+def now() -> float:
+    """Return the virtual time in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+async def settle() -> None:
+    """Let everything happen that needs no time."""
+    await asyncio.sleep(1e-6)
+
+
+@asynccontextmanager
+async def talk(**options: Any) -> AsyncIterator[tuple[Peer, rtnb.Session]]:
+    """Join a session to a new peer; options are those of `Peer`, of `rtnb.Custom` and of `rtnb.connect`."""
+    ours, target = ({name: options.pop(name) for name in names if name in options} for names in (_PEER, _TARGET))
+    async with Peer(**ours) as peer:
+        to = rtnb.Custom(peer.url, dialect=peer.dialect, **target)  # type: ignore[arg-type]
+        async with rtnb.connect(to, clock=now, **options) as session:
+            yield peer, session
+
+
+_PEER = [one.name for one in dataclasses.fields(Peer)]
+_TARGET = ["api_key", "model"]
+
+
 def virtual(test: Test) -> Callable[..., None]:
     """Decorate a test that runs under a virtual clock."""
-    return _as_test(test, lambda **arguments: run_virtual(test(**arguments)))
+    return _as_test(test, lambda **arguments: run_virtual(test(**arguments)), drop=())
 
 
-def talking(**options: Any) -> Callable[[Test], Callable[..., None]]:
-    """Decorate a test that gets a `peer` and a `session` with it; see `hold` for the options."""
-    ours = {name: options.pop(name) for name in inspect.signature(Peer).parameters if name in options}
-    return lambda test: _as_test(
-        test, lambda **arguments: hold(functools.partial(test, **arguments), Peer(**ours), **options)
-    )
+def talking(*, both: bool = False, **options: Any) -> Callable[[Test], Callable[..., None]]:
+    """Decorate a test that gets a `peer` and a `session` with it under a virtual clock; see `talk` for the options.
+
+    With `both`, it runs in both dialects. A parameter `options` of the test holds more options.
+    """
+
+    def decorate(test: Test) -> Callable[..., None]:
+        async def run(dialect: str = "ga", **arguments: Any) -> None:
+            given = copy.deepcopy({**options, **arguments.get("options", {})})
+            async with talk(dialect=dialect, **given) as (peer, session):
+                await test(peer=peer, session=session, **arguments)
+
+        def run_test(**arguments: Any) -> None:
+            run_virtual(run(**arguments))
+
+        made = _as_test(test, run_test, drop=("peer", "session"), add=("dialect",) if both else ())
+        return pytest.mark.parametrize("dialect", ["ga", "preview"])(made) if both else made
+
+    return decorate
 
 
-def hold(test: Test, peer: Peer, *, api_key: str | None = None, **options: Any) -> None:
-    """Run a test with a peer and a session under a virtual clock; options are those of `rtnb.connect`."""
-
-    async def run() -> None:
-        async with peer:
-            target = rtnb.Custom(peer.url, api_key=api_key)
-            async with rtnb.connect(target, clock=asyncio.get_running_loop().time, **options) as session:
-                await test(peer=peer, session=session)
-
-    run_virtual(run())
-
-
-def _as_test(test: Test, run: Callable[..., None]) -> Callable[..., None]:
+def _as_test(test: Test, run: Callable[..., None], *, drop: tuple[str, ...], add: tuple[str, ...] = ()) -> Any:
     """Give a function the name of a test and those of its arguments that are fixtures or parameters."""
     signature = inspect.signature(test)
-    kept = [one for name, one in signature.parameters.items() if name not in ("peer", "session")]
+    kept = [one for name, one in signature.parameters.items() if name not in drop]
+    kept += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in add]
     run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
     run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return run

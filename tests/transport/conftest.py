@@ -6,7 +6,7 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trustme
@@ -39,33 +39,35 @@ async def tcp_server(answer: Answer) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
-def http_answer(status: int, *, headers: dict[str, str] | None = None, body: str = "") -> Answer:
-    """Make an `Answer` with this status, whatever was asked."""
+class Seen(NamedTuple):
+    """Request that a `web_server` got."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        content = body.encode()
-        fields = {"Content-Length": str(len(content)), "Connection": "close", **(headers or {})}
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in fields.items())]
-        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-        await writer.drain()
-
-    return answer
+    path: str
+    headers: dict[str, str]
+    body: str
 
 
 @asynccontextmanager
-async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[tuple[dict[str, str], str]]]]:
-    """Serve one answer to every POST; gives the address, and the headers and body of each request."""
-    seen: list[tuple[dict[str, str], str]] = []
+async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[Seen]]]:
+    """Serve one answer to every request; without one, open WebSockets and make keys. Gives the address and requests."""
+    seen: list[Seen] = []
 
-    async def post(request: web.Request) -> web.Response:
-        seen.append((dict(request.headers), await request.text()))
-        return web.Response(**answer)
+    async def respond(request: web.Request) -> web.StreamResponse:
+        seen.append(Seen(str(request.rel_url), dict(request.headers), await request.text()))
+        if answer or request.method == "POST":
+            return web.Response(**(answer or {"text": '{"value": "ek_0123456789", "expires_at": 4e9, "session": {}}'}))
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("{}")
+        await socket.receive()
+        return socket
 
     app = web.Application()
-    app.router.add_post("/x", post)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("/x")), seen
+    app.router.add_route("*", "/{path:.*}", respond)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server(access_log=None)  # it would hold what was asked
+    yield str(server.make_url("/x")), seen
+    await server.close()
 
 
 def shown(error: BaseException) -> str:

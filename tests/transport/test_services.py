@@ -1,26 +1,26 @@
-"""Targets with a name: addresses, headers, environment, and what each shows of itself."""
+"""Targets with a name: addresses, headers, environment, what each shows, ephemeral keys, offers of calls."""
 
 import copy
 import dataclasses
 import json
+import logging
 import os
 import pickle
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
+from azure.core.credentials import AzureKeyCredential
 
-from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, RemoteProtocolError
 from rtnb.simulator import Simulator
-from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
-from tests.transport.conftest import CANARY, http_answer, tcp_server, with_locals
+from rtnb.transport import Azure, Custom, EphemeralKey, Headers, OpenAI, Target, TargetFacts
+from rtnb.transport.http import Answer, ephemeral_body, mint, post_offer
+from tests.transport.conftest import CANARY, Seen, web_server, with_locals
 
 HOST = "https://res.openai.azure.com"
 
@@ -29,33 +29,11 @@ async def _token() -> str:
     return "entra-token-1"
 
 
-@asynccontextmanager
-async def realtime_service() -> AsyncIterator[tuple[str, list[Any]]]:
-    """Service that notes path, query and the headers that sign in."""
-    seen: list[Any] = []
-
-    def note(request: web.Request, body: Any = None) -> None:
-        who = {name: request.headers[name] for name in ("api-key", "Authorization", "OpenAI-Beta", "x-team")
-               if name in request.headers}  # fmt: skip
-        seen.append((str(request.rel_url), who, body))
-
-    async def socket(request: web.Request) -> web.WebSocketResponse:
-        note(request)
-        answer = web.WebSocketResponse()
-        await answer.prepare(request)
-        await answer.send_str("{}")
-        await answer.receive()
-        return answer
-
-    async def post(request: web.Request) -> web.Response:
-        note(request, await request.json())
-        return web.json_response({"value": "ek_0123456789", "expires_at": 4e9, "session": {}})
-
-    app = web.Application()
-    app.router.add_get("/{path:.*}", socket)
-    app.router.add_post("/{path:.*}", post)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("")).rstrip("/"), seen
+def signed(seen: list[Seen]) -> list[tuple[str, dict[str, str], Any]]:
+    """Return path, the headers that sign in, and the body of each request."""
+    names = ("api-key", "Authorization", "OpenAI-Beta", "x-team")
+    heads = [{name: one.headers[name] for name in names if name in one.headers} for one in seen]
+    return [(one.path, head, json.loads(one.body or "null")) for one, head in zip(seen, heads, strict=True)]
 
 
 async def visit(target: Azure | OpenAI | Custom, **options: str) -> None:
@@ -65,11 +43,14 @@ async def visit(target: Azure | OpenAI | Custom, **options: str) -> None:
 
 
 async def test_azure_opens_and_mints_with_one_header() -> None:
-    async with realtime_service() as (url, seen):
+    async with web_server() as (address, seen):
+        url = address.removesuffix("/x")
         await visit(Azure(url, deployment="voice", api_key=CANARY))
         await visit(Azure(url, deployment="voice", credential=_token))
         await visit(Azure(url, deployment="voice", api_key=CANARY, credential=_token))
         await visit(Azure(url, deployment="voice", api_key=EphemeralKey("ek_1", expires_at=4e9)))
+        await visit(Azure(url, deployment="voice", api_key="ek_0123456789"))
+        await visit(Azure(url, deployment="voice", credential=AzureKeyCredential(CANARY)))
         await visit(Azure(url, deployment="voice", dialect="preview", api_key=CANARY), intent="transcription")
         key = await Azure(url, deployment="voice", api_key=CANARY).ephemeral_key(expires_after_s=60)
         await Azure(url, deployment="voice", dialect="preview", api_key=CANARY).ephemeral_key(session={"voice": "ash"})
@@ -77,11 +58,13 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
     ga, preview = "/openai/v1/realtime?model=voice", f"/openai/realtime?{version}&deployment=voice"
     lifetime, wanted = {"anchor": "created_at", "seconds": 60}, {"type": "realtime", "model": "voice"}
     entra = {"Authorization": "Bearer entra-token-1"}
-    assert seen == [
+    assert signed(seen) == [
         (ga, {"api-key": CANARY}, None),
         (ga, entra, None),
         (ga, entra, None),
         (ga, {"Authorization": "Bearer ek_1"}, None),
+        (ga, {"Authorization": "Bearer ek_0123456789"}, None),
+        (ga, {"api-key": CANARY}, None),
         (f"{preview}&intent=transcription", {"api-key": CANARY}, None),
         ("/openai/v1/realtime/client_secrets", {"api-key": CANARY}, {"expires_after": lifetime, "session": wanted}),
         (f"/openai/realtimeapi/sessions?{version}", {"api-key": CANARY}, {"model": "voice", "voice": "ash"}),
@@ -90,49 +73,46 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
 
 
 async def test_openai_and_custom() -> None:
-    async with realtime_service() as (url, seen):
+    async with web_server() as (address, seen):
+        url = address.removesuffix("/x")
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"))
         await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"), call_id="rtc_1")
-        await visit(Custom(url))
+        await visit(Custom(f"{url}/gateway?tenant=a%20b", model="m"), intent="transcription")
         await visit(Custom(f"{url}/v1", dialect="preview", model="m", api_key=CANARY, headers={"x-team": "a"}))
     bearer = {"Authorization": f"Bearer {CANARY}"}
-    assert seen == [
+    assert signed(seen) == [
         ("/v1/realtime?model=gpt-realtime", bearer, None),
         ("/v1/realtime?call_id=rtc_1", bearer, None),
-        ("/v1/realtime", {}, None),
+        ("/gateway/realtime?tenant=a%20b&model=m&intent=transcription", {}, None),
         ("/v1/realtime?model=m", {**bearer, "OpenAI-Beta": "realtime=v1", "x-team": "a"}, None),
     ]
 
 
-TARGETS = [
-    (Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY), "Azure", "with an API key"),
-    (Azure(HOST, deployment="voice"), "Azure", "keyless (Entra)"),
-    (Azure(HOST, deployment="voice", credential=_token, api_key=CANARY), "Azure", "api_key= is not used"),
-    (OpenAI(api_key=CANARY), "OpenAI", "with an API key"),
-    (Custom("ws://localhost:8765", api_key=CANARY, headers={"x-key": CANARY}), "Custom", "with an API key"),
-    (Custom("ws://localhost:8765"), "Custom", "without a key"),
-]
-
-
-@pytest.mark.parametrize("target, name, signed_in", TARGETS)
-def test_a_target_describes_itself_without_secrets(target: Azure, name: str, signed_in: str) -> None:
+@pytest.mark.parametrize(
+    "target, representation, text",
+    [
+        (
+            Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY),
+            f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')",
+            f"Azure {HOST}, deployment voice, dialect ga, with an API key",
+        ),
+        (Azure(HOST, deployment="voice"), "Azure('", "keyless (Entra)"),
+        (Azure(HOST, deployment="voice", credential=_token, api_key=CANARY), "Azure('", "api_key= is not used"),
+        (OpenAI("m", api_key=CANARY), "OpenAI('m', auth='bearer')", "with an API key"),
+        (Custom("ws://localhost:8765", api_key=CANARY, headers={"x-key": CANARY}), "Custom('", "with an API key"),
+        (Custom("localhost:1"), "Custom('ws://localhost:1/v1/realtime', dialect='ga', auth='none')", "without a key"),
+    ],
+)
+def test_a_target_describes_itself_without_secrets(target: Any, representation: str, text: str) -> None:
     assert isinstance(target, Target)
-    assert signed_in in str(target) == f"{target}"
-    assert name in repr(target)
+    assert representation in repr(target)
+    assert text in str(target) == f"{target}"
     shown = f"{target!r} {target} {vars(target)} {target.facts} {dataclasses.astuple(target)}"
     assert CANARY[:8] not in shown
+    assert copy.copy(target) == target
     if getattr(target, "api_key", None):
         with pytest.raises(TypeError):
             pickle.dumps(target)
-        assert copy.copy(target) == target
-
-
-def test_repr_and_str() -> None:
-    azure = Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY)
-    assert repr(azure) == f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')"
-    assert str(azure) == f"Azure {HOST}, deployment voice, dialect ga, with an API key"
-    assert repr(OpenAI("m", api_key=CANARY)) == "OpenAI('m', auth='bearer')"
-    assert repr(Custom("localhost:1")) == "Custom('ws://localhost:1/v1/realtime', dialect='ga', auth='none')"
 
 
 def test_targets_are_frozen_values_that_can_be_changed_by_replace() -> None:
@@ -144,22 +124,6 @@ def test_targets_are_frozen_values_that_can_be_changed_by_replace() -> None:
     back = dataclasses.replace(other, deployment="voice", dialect="ga", api_version=None)
     assert back == azure
     assert len({azure, back, OpenAI(api_key="k1234"), Custom("ws://localhost:1")}) == 3
-
-
-def test_unknown_and_positional_arguments_are_refused() -> None:
-    with pytest.raises(TypeError, match="deploymnet"):
-        Azure(HOST, deploymnet="voice")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="positional"):
-        Azure(HOST, "voice")  # type: ignore[misc]
-
-
-def test_calls_url() -> None:
-    assert Azure(HOST, deployment="v").calls_url(webrtc_filter=True).endswith("/realtime/calls?webrtcfilter=on")
-    preview = Azure(HOST, deployment="v", dialect="preview", region="eastus2")
-    assert preview.calls_url() == "https://eastus2.realtimeapi-preview.ai.azure.com/v1/realtimertc?model=v"
-    with pytest.raises(ConnectError, match="region"):
-        dataclasses.replace(preview, region=None).calls_url()
-    assert OpenAI(api_key=CANARY).calls_url() == "https://api.openai.com/v1/realtime/calls"
 
 
 def test_custom_knows_azure_hosts() -> None:
@@ -174,8 +138,8 @@ def test_a_secret_in_an_address_is_not_shown() -> None:
 
 async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: int) -> None:
     unused = f"http://127.0.0.1:{unused_tcp_port}"
-    async with tcp_server(http_answer(401, body=f"wrong key {CANARY}")) as port:
-        for url in (unused, f"http://127.0.0.1:{port}"):
+    async with web_server(status=401, text=f"wrong key {CANARY}") as (served, _):
+        for url in (unused, served.removesuffix("/x")):
             target = Azure(url, deployment="voice", api_key=CANARY)
             for attempt in (target.open, target.ephemeral_key):
                 with pytest.raises(ConnectError) as info:
@@ -279,3 +243,152 @@ def test_importing_the_room_loads_no_network_library() -> None:
     heavy = ("aiohttp", "websockets", "azure", "dotenv", "numpy")
     script = f"import sys, rtnb.transport; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+VALUE = "ek_" + "68af296e8e408191a1120ab6383263c2"  # in two, so that no scanner takes it for a key
+FACTS = TargetFacts("azure", url="https://res/openai/v1/realtime/client_secrets", model="m", auth="api-key")
+PREVIEW = TargetFacts("azure", "preview", model="m", auth="api-key")
+
+
+def test_a_key_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    key = EphemeralKey(VALUE, expires_at=now + 57.9, dialect="preview", session={"id": "s", "client_secret": 1})
+    assert repr(key) == "EphemeralKey(****, expires in 58 s, dialect=preview)"
+    assert (key.session, key.reveal(), key.expired) == ({"id": "s"}, VALUE, False)
+    assert key.seconds_left(now=key.expires_at - 10) == 10
+    assert key.seconds_left(now=key.expires_at + 10) == 0
+    assert EphemeralKey(VALUE, expires_at=1).expired
+
+
+TRANSCRIBE = {"type": "transcription"}
+
+
+@pytest.mark.parametrize(
+    "dialect, session, expires_after_s, body",
+    [
+        ("ga", {}, None, {"session": {"type": "realtime", "model": "m"}}),
+        ("ga", TRANSCRIBE, 600, {"expires_after": {"anchor": "created_at", "seconds": 600}, "session": TRANSCRIBE}),
+        ("preview", TRANSCRIBE, 60, {"client_secret": {"expires_at": {"anchor": "created_at", "seconds": 60}}}),
+        ("preview", {"voice": "alloy"}, None, {"model": "m", "voice": "alloy"}),
+        (
+            "preview",
+            {},
+            10,
+            {"model": "m", "client_secret": {"expires_after": {"anchor": "created_at", "seconds": 10}}},
+        ),
+    ],
+)
+def test_bodies_of_both_dialects(dialect: Any, session: Any, expires_after_s: int | None, body: Any) -> None:
+    assert ephemeral_body(dialect, session, model="m", expires_after_s=expires_after_s) == body
+
+
+@pytest.mark.parametrize("seconds", [0, 9, 7201])
+def test_impossible_lifetimes_are_refused(seconds: int) -> None:
+    with pytest.raises(LocalProtocolError, match="10 to 7200 s"):
+        ephemeral_body("ga", {}, expires_after_s=seconds)
+
+
+def minting(answer: Any, *, status: int = 200) -> Any:
+    """Serve a JSON answer."""
+    return web_server(status=status, text=json.dumps(answer), content_type="application/json")
+
+
+ENDS = int(time.time()) + 600
+NESTED = {"client_secret": {"value": VALUE, "expires_at": ENDS}}
+
+
+@pytest.mark.parametrize(
+    "facts, status, answer, session",
+    [
+        (FACTS, 200, {"value": VALUE, "expires_at": ENDS, "session": {"id": "s", **NESTED}}, {"id": "s"}),
+        (PREVIEW, 200, {"id": "s", "voice": "alloy", **NESTED}, {"id": "s", "voice": "alloy"}),
+        (PREVIEW, 201, {"id": "s", "voice": "alloy", **NESTED}, {"id": "s", "voice": "alloy"}),
+    ],
+    ids=["ga", "preview", "preview, created"],
+)
+async def test_a_key_is_read_in_both_dialects(facts: TargetFacts, status: int, answer: Any, session: Any) -> None:
+    async with minting(answer, status=status) as (url, seen):
+        key = await mint(url, headers={"api-key": CANARY}, body={"session": {}}, facts=facts)
+    assert (key.reveal(), key.expires_at, key.session, key.dialect) == (VALUE, ENDS, session, facts.dialect)
+    assert signed(seen) == [("/x", {"api-key": CANARY}, {"session": {}})]
+
+
+async def test_a_key_without_an_end_gets_the_usual_lifetime() -> None:
+    async with minting({"value": VALUE, "expires_at": "soon", "session": "odd"}) as (url, _):
+        key = await mint(url, headers={}, body={}, facts=PREVIEW)
+    assert 50 < key.seconds_left() <= 60
+    assert key.session == {}
+
+
+@pytest.mark.parametrize("answer", [{}, {"value": None}, {"client_secret": VALUE}, [], "text", {"value": 7}])
+async def test_an_answer_without_a_key(answer: Any) -> None:
+    async with minting(answer) as (url, _):
+        with pytest.raises(RemoteProtocolError, match="without a key") as info:
+            await mint(url, headers={}, body={}, facts=FACTS)
+    assert VALUE not in str(info.value)
+
+
+async def test_no_log_holds_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with minting({"value": VALUE}) as (url, _):
+            key = await mint(url, headers=Headers({"api-key": CANARY}), body={}, facts=FACTS)
+            logging.getLogger(__name__).debug("got %s", key)
+    assert "EphemeralKey(****" in caplog.text
+    assert CANARY not in caplog.text
+    assert VALUE not in caplog.text
+
+
+# --- offers -----------------------------------------------------------------------------------------------------------
+
+OFFER_KEY = EphemeralKey(VALUE, expires_at=time.time() + 60)
+
+
+@pytest.mark.parametrize("location, call_id", [("/v1/realtime/calls/rtc_1?x=1", "rtc_1"), ("", None)])
+async def test_an_offer_is_answered(location: str, call_id: str | None) -> None:
+    headers = {"Location": location} if location else {}
+    async with web_server(status=201, text="v=0\r\n", headers=headers) as (url, seen):
+        answer = await post_offer(url, key=OFFER_KEY, sdp="v=0\r\no=-", facts=FACTS)
+    assert answer == Answer("v=0\r\n", call_id)
+    (sent,) = seen
+    assert sent.body == "v=0\r\no=-"
+    assert (sent.headers["Authorization"], sent.headers["Content-Type"]) == (f"Bearer {VALUE}", "application/sdp")
+
+
+@pytest.mark.parametrize(
+    "answer, kind, hint",
+    [
+        (
+            {"status": 401, "text": f'{{"error": {{"message": "expired {VALUE}"}}}}'},
+            AuthenticationError,
+            "get a new one",
+        ),
+        ({"status": 404}, ConnectError, "deployment named 'm'"),
+        ({"status": 200, "text": "<html>"}, RemoteProtocolError, "/realtime/calls"),
+    ],
+)
+async def test_a_refused_offer_is_explained_without_the_key(answer: Any, kind: type[Exception], hint: str) -> None:
+    async with web_server(**answer) as (url, _):
+        with pytest.raises(kind) as refused:
+            await post_offer(url, key=OFFER_KEY, sdp="v=0", facts=FACTS)
+    assert hint in refused.value.__notes__[0]
+    assert VALUE not in str(refused.value) + repr(vars(refused.value))
+
+
+async def test_an_offer_without_a_server() -> None:
+    with pytest.raises(ConnectError, match=r"could not set up a WebRTC call .*nothing listens"):
+        await post_offer("http://127.0.0.1:9/calls", key=OFFER_KEY, sdp="v=0", facts=FACTS)
+
+
+async def test_the_preview_learns_its_region_from_the_key() -> None:
+    azure = Azure("https://res.openai.azure.com", deployment="d", api_key="k" * 32, dialect="preview")
+    session = {"client_secret": {"value": VALUE, "expires_at": time.time() + 60}}
+    async with web_server(text=json.dumps(session), headers={"x-ms-region": "Sweden Central"}) as (url, _):
+        key = await mint(url, headers={}, body={}, facts=PREVIEW)
+    where = azure.calls_url(seen_region=key.region)
+    assert where == "https://swedencentral.realtimeapi-preview.ai.azure.com/v1/realtimertc?model=d"
+    assert dataclasses.replace(azure, region="eastus2").calls_url() == where.replace("swedencentral", "eastus2")
+    with pytest.raises(ConnectError, match="needs the region"):
+        azure.calls_url()
+    with pytest.raises(ConnectError, match="not 'westeurope'"):
+        azure.calls_url(seen_region="West Europe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from rtnb.protocol import ServerVad
 from rtnb.simulator import Simulator
 from rtnb.tuning.calibration import SETTINGS, calibrate
 from rtnb.vad import VadConstants
-from tests.client.conftest import Joined
+from tests.client.peer import Peer
+from tests.client.virtual import talking
 from tests.tuning.clips import clips
 
 Hidden = Mapping[str, Any]
@@ -73,12 +75,14 @@ async def test_a_service_that_ignores_its_configuration_is_found_out() -> None:
     assert "ignored" in repr(found)
 
 
-async def test_it_streams_in_real_time_and_refuses_what_it_cannot_identify(ga: Joined) -> None:
+@talking()
+async def test_it_streams_in_real_time_and_refuses_what_it_cannot_identify(peer: Peer, session: rtnb.Session) -> None:
+    start_s = asyncio.get_running_loop().time()
     settings = [replace(one, threshold=0.5) for one in SETTINGS[:2]]
     with pytest.raises(AudioError, match="sent 0 starts and stops: at least 10 are needed"):
-        await calibrate(ga.session, clips()[:1], settings=settings, progress=False)
+        await calibrate(session, clips()[:1], settings=settings, progress=False)
     streamed_s = sum(2 * (0.8 + one.silence_duration_ms / 1000) + clips()[0].duration_ms / 1000 for one in settings)
-    assert ga.clock.now_s - 1_000 == pytest.approx(streamed_s, abs=0.1)
+    assert asyncio.get_running_loop().time() - start_s == pytest.approx(streamed_s, abs=0.1)
 
 
 def _calibration() -> Calibration:
@@ -90,9 +94,11 @@ def _calibration() -> Calibration:
     return Calibration(deployment="a host/gpt:1", constants=constants, **scores, **before, **counts, **found)
 
 
-async def test_without_recordings_nothing_is_sent(ga: Joined) -> None:
+@talking()
+async def test_without_recordings_nothing_is_sent(peer: Peer, session: rtnb.Session) -> None:
     with pytest.raises(AudioError, match="no recordings"):
-        await calibrate(ga.session, [])
+        await calibrate(session, [])
+    assert peer.heard == []
 
 
 def test_a_calibration_is_kept_per_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
