@@ -92,7 +92,7 @@ def test_a_refused_text_is_let_go_at_once(text: str) -> None:
 
 UNKNOWN, MISSING, VALUE, KIND = "unknown_parameter", "missing_required_parameter", "invalid_value", "invalid_type"
 BELOW, ABOVE, DECIMAL_ABOVE = "integer_below_min_value", "integer_above_max_value", "decimal_above_max_value"
-ABSENT = object()
+ABSENT = "(absent)"
 TEXT = {"type": "input_text", "text": "hi"}
 FUNCTION = {"type": "function", "name": "f"}
 NESTED = {"type": "function", "function": {"name": "f"}}
