@@ -127,10 +127,10 @@ async def steady(lab: Lab, browser: Any, who: str, *, rate: int, seconds: int) -
     }
 
 
-async def burst(lab: Lab, browser: Any) -> dict[str, float]:
+async def burst(lab: Lab, browser: Any, *, script: str = "") -> dict[str, float]:
     """100,000 events at once: until they are shown, what they cost the heap, and how filtering and scrolling go."""
     fills = [FILL.format(burst=BURST, log=log, name=log[:3]) for log in ("EventLog(limit_bytes=2**30)", "log")]
-    notebook = await _opened(lab, browser, "burst.ipynb", [SETUP, SHOW["inspector"][0], *fills])
+    notebook = await _opened(lab, browser, "burst.ipynb", [SETUP, SHOW["inspector"][0], *fills], script=script)
     page = notebook.page
     await _run(page, 2)
     await notebook.until_idle()
@@ -181,8 +181,8 @@ async def burst(lab: Lab, browser: Any) -> dict[str, float]:
     return figures
 
 
-async def _opened(lab: Lab, browser: Any, name: str, cells: list[str]) -> NotebookPage:
-    notebook = await open_cells(lab, browser, name, cells)
+async def _opened(lab: Lab, browser: Any, name: str, cells: list[str], *, script: str = "") -> NotebookPage:
+    notebook = await open_cells(lab, browser, name, cells, script=script)
     await notebook.page.locator(".jp-CodeCell .cm-content").first.click()
     return notebook
 

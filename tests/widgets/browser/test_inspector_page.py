@@ -1,12 +1,23 @@
-"""The inspector on a bare page: filters, folding, bounds, columns and layout."""
+"""The inspector on a page: filters, folding, bounds, columns and layout; with its kernel, all that a person does."""
 
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import traitlets
+from playwright.async_api import expect
 
+import rtnb
+from rtnb.client.log import EventLog
+from rtnb.protocol import events
+from rtnb.protocol.values import ErrorDetail, SessionConfig
+from rtnb.widgets import Waveform
 from rtnb.widgets._base import FOLDER
+from rtnb.widgets.inspector import EventInspector
 from tests.widgets.bare_page import shown
+from tests.widgets.page import eventually
 
 TRAITS = {"static_id": "still", "can_send": True, "height_px": 430, "selected_index": None}
 
@@ -276,3 +287,236 @@ async def test_the_narrow_form_fits_beside_a_conversation(browser: Any, dark: bo
     foot = await page.evaluate(box, ".rtnb-ev-foot")
     assert foot[3] - foot[1] < 40
     assert foot[3] <= whole[3]
+
+
+# --- with its kernel --------------------------------------------------------------------------------------------------
+
+IDS = {"response_id": "resp_1", "item_id": "item_1", "output_index": 0, "content_index": 0}
+
+
+class Inspected:
+    """An inspector of this process on a page: 43 events.
+
+    A refused commit, its error, 20 pieces of audio and 20 of text in turn, and the end of the audio.
+    """
+
+    def __init__(self) -> None:
+        self.page: Any = None
+        self.log = EventLog()
+        text = "buffer too small"
+        code = "input_audio_buffer_commit_empty"
+        refusal = ErrorDetail(type="invalid_request_error", code=code, message=text, event_id="mine_1")
+        self.add("sent", events.InputAudioBufferCommit(event_id="mine_1"), 0.0)
+        self.add("received", events.Error(error=refusal, event_id="s0"), 0.25)
+        self.deltas(0, 40)
+        self.add("received", events.ResponseOutputAudioDone(response_id="resp_1", item_id="item_1", event_id="s1"), 1.5)
+        self.inspector = EventInspector(self.log)
+
+    def add(self, direction: Any, event: Any, at_s: float) -> None:
+        self.log.record(direction, event, monotonic_s=at_s, wall_time=1_700_000_000 + at_s)
+
+    def deltas(self, start: int, stop: int) -> None:
+        for i in range(start, stop):
+            sound = events.ResponseOutputAudioDelta(**IDS, delta=bytes(4800), event_id=f"a{i}")
+            words = events.ResponseOutputAudioTranscriptDelta(**IDS, delta=f"word{i} ", event_id=f"t{i}")
+            self.add("received", words if i % 2 else sound, 1 + i / 100)
+
+    def rows(self, text: str = "") -> Any:
+        return self.page.locator(".rtnb-ev-space > .rtnb-ev-row:visible", has_text=text)
+
+    @property
+    def side(self) -> Any:
+        return self.page.locator(".rtnb-ev-side")
+
+    @property
+    def chosen(self) -> Any:
+        return self.page.locator(".rtnb-ev-row[aria-selected=true]")
+
+    def button(self, name: str) -> Any:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    async def filtered(self, text: str, expected: str) -> None:
+        await self.page.get_by_label("Filter", exact=True).fill(text)
+        await expect(status(self.page)).to_have_text(expected)
+
+
+@pytest.fixture
+async def live(open_tab: Any) -> AsyncIterator[Inspected]:
+    one = Inspected()
+    tab = await open_tab()
+    one.page = tab.page
+    await tab.show(one.inspector)
+    await expect(status(one.page)).to_have_text("43 of 43 events")
+    yield one
+    one.inspector.close()
+
+
+async def test_folding_selecting_and_what_belongs_together(live: Inspected) -> None:
+    await expect(live.rows()).to_have_count(5)  # commit, error, audio ×20, text ×20, done
+    sound = live.rows("×20 response.output_audio.delta")
+    await expect(sound).to_contain_text("96,000 bytes, 2,000 ms of audio")
+    await expect(live.rows("transcript.delta")).to_contain_text("word1 word3 word5")
+
+    error = live.rows("input_audio_buffer_commit_empty: buffer too small")
+    await expect(error).to_have_attribute("data-kind", "trouble")
+    await error.click()
+    await expect(live.side).to_contain_text("Caused by #0 input_audio_buffer.commit")
+    await expect(live.side).to_contain_text("Something was refused; the session goes on unless the connection closes.")
+    await live.side.get_by_role("button", name="#0").click()
+    await expect(live.side).to_contain_text("Refused by #1 input_audio_buffer_commit_empty: buffer too small")
+    await expect(live.side).to_contain_text("Make the buffered audio (at least 100 ms) a user item")
+
+    await sound.locator("span").nth(4).click()  # unfolds
+    await expect(live.rows("4,800 bytes, 100 ms of audio").first).to_be_visible()
+
+
+async def test_the_keyboard_does_it_all(live: Inspected) -> None:
+    keyboard = live.page.keyboard
+    grid = live.page.get_by_label("Events", exact=True).and_(live.page.locator("rtnb-scroller"))
+    await grid.focus()
+    await keyboard.press("Home")
+    await expect(live.chosen).to_contain_text("input_audio_buffer.commit")
+    await keyboard.press("ArrowDown")
+    await keyboard.press("ArrowDown")
+    await expect(live.chosen).to_contain_text("×20 response.output_audio.delta")
+    await keyboard.press("ArrowRight")  # unfolds
+    await expect(live.chosen).to_contain_text("4,800 bytes, 100 ms of audio")
+    assert await grid.get_attribute("aria-activedescendant") == await live.chosen.get_attribute("id")
+    await keyboard.press("ArrowLeft")
+    await expect(live.chosen).to_contain_text("×20 response.output_audio.delta")
+    await keyboard.press("f")
+    await live.page.get_by_role("button", name="Follow", pressed=True).wait_for()
+    await keyboard.press("/")
+    await keyboard.type("WORD7 ")
+    await expect(status(live.page)).to_have_text("1 of 43 events")
+    await keyboard.press("Escape")
+    await expect(grid).to_be_focused()
+
+
+async def test_the_kernel_searches_what_the_page_does_not_hold(live: Inspected) -> None:
+    await live.filtered("response.*.delta, !*transcript*", "20 of 43 events")
+    await live.filtered("mine_1", "2 of 43 events")  # only in the JSON
+    await live.filtered("item_1", "41 of 43 events")
+
+
+async def test_audio_plays_and_is_never_text(live: Inspected) -> None:
+    await live.page.evaluate(
+        """() => { const { start } = AudioBufferSourceNode.prototype;
+            const note = function () { window.played = this.buffer.length; start.call(this); };
+            AudioBufferSourceNode.prototype.start = note; }"""
+    )
+    await live.rows("×20 response.output_audio.delta").locator("span").nth(6).click()
+    await live.button("96,000 bytes, 2,000 ms ▶").click()
+    await live.page.wait_for_function("window.played === 48000")
+    await live.rows("×20 response.output_audio.delta").locator("span").nth(4).click()
+    await live.rows("4,800 bytes, 100 ms of audio").first.click()
+    await live.side.locator("pre").wait_for()
+    assert "AAAA" not in await live.side.inner_text()
+    await live.side.locator("pre").get_by_role("button", name="4,800 bytes, 100 ms ▶").click()
+    await live.page.wait_for_function("window.played === 2400")
+
+
+async def test_export_and_copy(live: Inspected, tmp_path: Path) -> None:
+    await live.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    async with live.page.expect_download() as coming:
+        await live.button("Export").click()
+    await (await coming.value).save_as(tmp_path / "events.jsonl")
+    saved = EventLog.load(tmp_path / "events.jsonl")
+    assert [row.type for row in saved][:2] == ["input_audio_buffer.commit", "error"]
+    assert len(saved) == 43
+
+    await live.rows("buffer too small").click()
+    await live.side.get_by_role("button", name="Copy JSON").click()
+    await expect(status(live.page)).to_contain_text("event 1 copied")
+    copied = json.loads(await live.page.evaluate("navigator.clipboard.readText()"))
+    assert copied["error"]["event_id"] == "mine_1"
+
+
+async def test_the_chosen_event_is_shared_with_python_and_the_waveform(live: Inspected) -> None:
+    inspector, waveform = live.inspector, Waveform(live.log)
+    traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
+    await live.rows("input_audio_buffer_commit_empty").click()
+    seen = (1, 1, 250.0)
+    await eventually(lambda: (inspector.selected_index, waveform.selected_index, waveform.selected_ms) == seen)
+    waveform.selected_ms = 1500.0
+    await expect(live.chosen).to_contain_text("response.output_audio.done")
+    inspector.selected_index = 4  # a piece of a folded run: the run that holds it
+    await expect(live.chosen).to_contain_text("×20 response.output_audio.delta")
+    assert (inspector.selected_index, waveform.selected_index) == (4, 4)
+    waveform.close()
+
+
+async def test_the_newest_is_followed_and_a_later_page_shows_all(live: Inspected, open_tab: Any) -> None:
+    live.deltas(40, 540)
+    await expect(status(live.page)).to_have_text("543 of 543 events")
+    await live.button("Fold").click()
+    await expect(live.rows("word539")).to_be_visible()  # the last one
+    live.deltas(540, 600)
+    await expect(live.rows("word599")).to_be_visible()
+    later = await open_tab()
+    await later.show(live.inspector)
+    await expect(status(later.page)).to_have_text("603 of 603 events")
+
+
+async def test_an_event_is_checked_and_sent(live: Inspected) -> None:
+    async with rtnb.connect("sim") as session:
+        live.inspector.source = session
+        await live.button("Send event…").click()
+        await expect(live.side).to_contain_text("The service would accept this event now.")
+        body = live.side.get_by_label("Event as JSON")
+        await body.fill('{"type": "response.create"')
+        await expect(live.side).to_contain_text("This is not JSON")
+        await expect(live.side.get_by_role("button", name="Send", exact=True)).to_be_disabled()
+        await body.fill('{"type": "input_audio_buffer.commit"}')
+        await expect(live.side).to_contain_text("The service would refuse this event (input_audio_buffer_commit_empty)")
+        await live.side.get_by_role("button", name="Send anyway").click()
+        await expect(live.side).to_contain_text("Sent.")
+        await expect(live.rows("input_audio_buffer_commit_empty: ")).to_have_attribute("data-kind", "trouble")
+        assert [row.type for row in session.log][-2:] == ["input_audio_buffer.commit", "error"]
+
+
+HOSTILE = [
+    "<img src=x onerror='window.hacked=1'>",
+    "<script>window.hacked=1</script>",
+    "\u202egnirts\u202c",
+    "</td><b>x",
+    "x" * 1_000_000,
+    "\ud800",
+    "javascript:window.hacked=1",
+]
+SELECTED = """async () => {
+    await new Promise(requestAnimationFrame); // the key was heard; it is painted with the next frame
+    const row = document.querySelector(".rtnb-ev-row[aria-selected=true]:not([hidden])");
+    return [Number(row.dataset.index), row.children[4].textContent.startsWith("×")];
+}"""
+"""The first event of the selected row, and whether it stands for more than this one."""
+
+
+async def test_hostile_text_stays_text(live: Inspected) -> None:
+    for at_s, text in enumerate(HOSTILE, 2):
+        ids = {"response_id": text[:64], "item_id": text[:64]}
+        done = events.ResponseOutputAudioTranscriptDone(**ids, transcript=text, event_id=text[:500])
+        error = events.Error(error=ErrorDetail(type="server_error", code=text[:80], message=text))
+        unknown = events.UnknownEvent(type=text[:80], payload={"type": text[:80], text[:90]: [text]})
+        for event in (done, error, unknown):
+            live.add("received", event, at_s)
+        live.add("sent", events.SessionUpdate(session=SessionConfig.of(instructions=text)), at_s)
+    total = len(live.log)
+    await expect(status(live.page)).to_have_text(f"{total} of {total} events")
+    seen = ""
+    for fold in (False, True):
+        if fold:
+            await live.button("Fold").click()
+        await live.page.get_by_role("grid", name="Events").focus()
+        await live.page.keyboard.press("Home")
+        for _ in range(total):
+            at, many = await live.page.evaluate(SELECTED)
+            if at >= 43:
+                await expect(live.side.locator("strong") if many else live.side.get_by_text(f"#{at} ·")).to_be_visible()
+                seen += await live.side.inner_text()
+            await live.page.keyboard.press("ArrowDown")
+    assert await live.page.evaluate("window.hacked") is None
+    assert await live.page.locator(".rtnb-ev :is(img, script, b, iframe)").count() == 0
+    assert "<script>window.hacked=1</script>" in seen
+    assert "\u202e" not in seen
+    assert "1,000,000 characters" in seen

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript
+from rtnb.widgets.transcript import PAGE_ENTRIES
 from tests.widgets.bare_page import shown
 
 HOSTILE = [
@@ -133,10 +133,3 @@ async def test_a_turn_without_transcript_offers_to_switch_it_on(browser: Any) ->
     await page.evaluate("(e) => say('entry', e)", entry(2, "", role="user", status="in progress", detail="listening"))
     await page.get_by_text("(listening …)").wait_for()
     assert not page.failures
-
-
-async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> None:
-    page = await shown(browser, "transcript", TRAITS)
-    widget = Transcript()
-    assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
-    widget.close()

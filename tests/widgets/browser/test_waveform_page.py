@@ -4,8 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from rtnb.trace import to_vtt
+from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
 from tests.widgets.bare_page import shown
+from tests.widgets.page import eventually
+from tests.widgets.scene import Scene, marked
 
 TRAITS = {"selected_ms": None, "height_px": 140}
 
@@ -167,11 +171,34 @@ async def test_zoom_keeps_the_moment_under_the_pointer(browser: Any) -> None:
     assert await page.evaluate(script, [0, 800, 0.1, 0]) == [0, 500]
 
 
-async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    widget = Waveform()
-    assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
-    widget.close()
+async def test_an_answer_is_seen_is_selected_both_ways_and_fits(open_tab: Any, scene: Scene) -> None:
+    waveform, transcript = Waveform(scene.session), Transcript(scene.session)
+    tab = await open_tab()
+    for widget in (waveform, transcript):
+        await tab.show(widget)
+    scene.answer_now(marked(1500), text="One two three.")
+    await tab.page.locator("article[data-status=complete]", has_text="One two three.").wait_for()
+    # The transcript comes first: a click before the axis has grown would select its only moment, 0 ms.
+    await tab.until("+document.querySelector('.rtnb-waveform canvas').ariaValueMax > 1000")
+    box = await tab.page.locator(".rtnb-waveform canvas").bounding_box()
+    await tab.page.mouse.click(box["x"] + 100, box["y"] + 100)
+    await eventually(lambda: (waveform.selected_ms or 0) > 0 and waveform.selected_index is not None)
+    assert scene.session.log[waveform.selected_index].type
+    waveform.selected_index = 0
+    await tab.until("document.querySelector('.rtnb-waveform canvas').ariaValueNow === '0'")
+    assert "One two three." in to_vtt(transcript.entries)
+    for width in (1400, 480):
+        await tab.page.set_viewport_size({"width": width, "height": 900})
+        root = tab.page.locator(".rtnb-waveform")
+        assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
+
+    later = await open_tab()  # a page that comes later, or again
+    for widget in (waveform, transcript):
+        await later.show(widget)
+    await later.page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
+    await later.until("+document.querySelector('.rtnb-waveform canvas')?.ariaValueMax > 1000")
+    waveform.close()
+    transcript.close()
 
 
 async def test_a_moment_is_rounded_before_it_is_split(browser: Any) -> None:
