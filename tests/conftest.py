@@ -176,9 +176,9 @@ async def open_notebook(
         script: str = "",
     ) -> Any:
         nonlocal opened
-        if cells:
-            jupyterlab.write(name, cells)
         if opened or fresh or script:
+            if cells:
+                jupyterlab.write(name, cells)
             notebook = await open_in(jupyterlab, browser, name, pictures=pictures, script=script)
         else:
             opened = True

@@ -44,7 +44,7 @@ class Desk:
         return self._kept is not None
 
     async def open(self, name: str, cells: Iterable[str] = (), *, pictures: Path, keep: bool = False) -> NotebookPage:
-        """Open a notebook of the working folder, and close the one before.
+        """Open a notebook of the working folder, with `cells` a new one, and close the one before.
 
         With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all.
         """
@@ -53,6 +53,8 @@ class Desk:
             notebook = NotebookPage(self._lab, self._page, self._kept[0], pictures)
         else:
             await self.clear()
+            if cells:
+                self._lab.write(name, cells)
             try:
                 notebook = await self._open(name, pictures, timeout_s=15.0)
             except PlaywrightError:

@@ -35,7 +35,8 @@ _CONFIGURATION = {
     "config/labconfig/page_config.json": {"disabledExtensions": {"ipyparallel-labextension": True}},
 }
 _ON_PANEL = """([path, given]) => {
-    const panel = [...jupyterapp.shell.widgets("main")].find((widget) => widget.context?.path === path);
+    const widgets = window.jupyterapp?.shell.widgets("main") ?? [];
+    const panel = [...widgets].find((widget) => widget.context?.path === path);
     return %s;
 }"""
 # The page's indicators say "idle" also before there is a kernel; JupyterLab loses what is run then (measured, on a cold
@@ -187,14 +188,14 @@ class NotebookPage:
         page.on("console", lambda message: self.messages.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.messages.append(str(error)))
 
-    async def on_panel(self, expression: str, given: Any = None) -> Any:
+    async def on_panel(self, expression: str, given: Any = None, *, timeout_s: float = 120.0) -> Any:
         """Evaluate JavaScript with `panel`, this notebook in JupyterLab, and `given`; a promise is awaited."""
-        return await self.page.evaluate(_ON_PANEL % expression, [self.name, given])
+        async with asyncio.timeout(timeout_s):
+            return await self.page.evaluate(_ON_PANEL % expression, [self.name, given])
 
     async def execute(self, command: str, *, timeout_s: float = 120.0) -> None:
         """Execute a command of JupyterLab's menus on this notebook and wait for its end."""
-        async with asyncio.timeout(timeout_s):
-            await self.on_panel(_EXECUTE, command)
+        await self.on_panel(_EXECUTE, command, timeout_s=timeout_s)
 
     async def run_all(self, *, timeout_s: float = 120.0) -> list[CellOutput]:
         """Run all cells and return what each shows."""

@@ -9,7 +9,7 @@ from tests.browser.axe import violations
 
 CELLS = [
     """
-import rtnb
+import contextlib, rtnb
 from rtnb.analysis.recordings import thinking_aloud
 from rtnb.audio import babble
 phrases = [babble(text, seed=k).audio for k, text in enumerate(["one two three", "four and five"])]
@@ -21,8 +21,9 @@ playground
 await playground.session.ask("What is a delta?")
 playground.turn_detection.threshold = 0.7
 await playground.apply()
-await playground.session.send_raw({"type": "input_audio_buffer.commit"})
-rtnb.inspect(playground.session)
+with contextlib.suppress(rtnb.errors.ServiceError):
+    await playground.session.input_audio_buffer.commit()
+rtnb.inspect(list(playground.session.log))
 """,
     "lab = rtnb.VadLab(turns, session=playground)\nlab",
     "found = await lab.compare(paced=50)\nrtnb.Microphone()",

@@ -14,6 +14,7 @@ from rtnb import Custom, connect
 from rtnb.audio import read_wav
 from rtnb.errors import WidgetError
 from rtnb.widgets import Microphone
+from rtnb.widgets.channel import SWITCH
 from tests.browser.axe import violations
 from tests.client.peer import Peer, failure
 from tests.widgets.browser.bridge import Tab
@@ -330,6 +331,22 @@ async def test_frames_wait_and_are_dropped_where_the_channel_is_full(show: Any, 
     await eventually(lambda: mic.counts["dropped"] and "frames dropped" in mic.status)
     counts = mic.counts
     assert counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting"))
+
+
+async def test_by_widget_messages_every_frame_is_counted(
+    show: Any, mic: Microphone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "messages")
+    tab = await show(mic)
+    await tab.page.get_by_role("button", name="Start microphone").click()
+    await eventually(lambda: mic.counts["captured"] >= 25)
+    clip = asyncio.ensure_future(mic.record(4))
+    tab.kernel_hears = False  # a cell blocks
+    await tab.page.get_by_role("status").get_by_text("frames dropped").wait_for()
+    tab.release()
+    assert len(await clip) == 4 * 24_000
+    counts = mic.counts
+    assert counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting")), counts
 
 
 async def test_names_states_and_values_are_there_for_screen_readers(show: Any, mic: Microphone) -> None:

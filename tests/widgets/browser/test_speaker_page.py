@@ -229,3 +229,13 @@ async def test_volume_mute_and_keyboard(show: Any, scene: Scene) -> None:
     one.speaker.muted, one.speaker.volume = False, 0.25
     await one.page.get_by_text("25 %").wait_for()
     assert await mute.get_attribute("aria-pressed") == "false"
+
+
+async def test_of_two_tabs_only_one_plays(show: Any, scene: Scene, open_tab: Any) -> None:
+    one = await show(scene)
+    later = await open_tab()
+    await later.show(one.speaker)
+    await later.page.get_by_text("Sound plays in another tab of this notebook.").wait_for()
+    await later.run("channel.claimActivePage()")
+    await one.page.get_by_text("Sound plays in another tab of this notebook.").wait_for()
+    await later.page.get_by_text("another tab").wait_for(state="hidden")

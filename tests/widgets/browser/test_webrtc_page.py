@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from rtnb.widgets._base import styles
 from tests.widgets.bare_page import shown
 
@@ -40,13 +42,30 @@ async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_ev
     assert page.failures == []
 
 
-async def test_a_page_without_a_microphone_shows_the_reason(browser: Any) -> None:
+@pytest.mark.parametrize(
+    "no_microphone, problem",
+    [
+        (
+            "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })",
+            "only on https and localhost pages.",
+        ),
+        (
+            "MediaDevices.prototype.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }",
+            "The browser does not allow the microphone.",
+        ),
+    ],
+    ids=["an insecure page", "a refusal"],
+)
+async def test_a_page_without_a_microphone_shows_the_reason(browser: Any, no_microphone: str, problem: str) -> None:
     page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})
-    await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # an insecure page
+    await page.evaluate(f"() => {{ {no_microphone}; }}")
     await page.evaluate("say('call', { call: 1, page: 'p' })")
     await page.wait_for_function("sent.some(([kind]) => kind === 'released')")
-    ended = dict(await page.evaluate("sent"))["ended"]
-    assert ended["problem"] == "The browser allows a microphone only on https and localhost pages."
+    assert problem in dict(await page.evaluate("sent"))["ended"]["problem"]
+
+
+async def test_texts_of_the_kernel_stay_text(browser: Any) -> None:
+    page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})
     hostile = "<img src=x onerror='window.hacked=1'>"
     await page.evaluate(
         "text => (model.set('notices', [text]), model.set('message', text), model.set('state', 'failed'))", hostile
