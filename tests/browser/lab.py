@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,17 +49,18 @@ _EXECUTE = """(() => {
     if (jupyterapp.shell.currentWidget !== panel) jupyterapp.shell.activateById(panel.id); // the launcher may come late
     return jupyterapp.commands.execute(given);
 })()"""
-_OUTPUTS = """panel.content.widgets.filter((cell) => cell.model.type === "code").map((cell) => {
-    const outputs = cell.model.outputs.toJSON();
+_OUTPUTS = """(() => {
     const shown = ({ text, data }) => {
         if (!data?.["text/html"]) return text ?? data?.["text/plain"] ?? "";
         const page = new DOMParser().parseFromString(data["text/html"], "text/html");
         page.querySelectorAll("style, script").forEach((node) => node.remove());
         return page.body.textContent;
     };
-    const raised = outputs.flatMap(({ traceback }) => traceback ?? []);
-    return [outputs.flatMap(shown).join("\\n"), raised.join("\\n")];
-})"""
+    const cells = panel.content.widgets.filter((cell) => cell.model.type === "code");
+    const outputs = cells.map((cell) => cell.model.outputs.toJSON());
+    const tracebacks = outputs.flat().flatMap(({ traceback }) => traceback ?? []);
+    return [outputs.map((some) => some.flatMap(shown).join("\\n")), tracebacks];
+})()"""
 
 
 class Lab:
@@ -166,15 +166,6 @@ class Lab:
 _TOKEN = "JUPYTER_TOKEN"
 
 
-@dataclass(frozen=True)
-class CellOutput:
-    """What one cell shows."""
-
-    text: str
-    error: str
-    """The traceback, empty if there is none."""
-
-
 class NotebookPage:
     """A notebook open in Chromium."""
 
@@ -197,8 +188,8 @@ class NotebookPage:
         """Execute a command of JupyterLab's menus on this notebook and wait for its end."""
         await self.on_panel(_EXECUTE, command, timeout_s=timeout_s)
 
-    async def run_all(self, *, timeout_s: float = 120.0) -> list[CellOutput]:
-        """Run all cells and return what each shows."""
+    async def run_all(self, *, timeout_s: float = 120.0) -> list[str]:
+        """Run all cells and return what each shows, as `outputs` does."""
         await self.execute("notebook:run-all-cells", timeout_s=timeout_s)
         return await self.outputs()
 
@@ -216,9 +207,11 @@ class NotebookPage:
             theme,
         )
 
-    async def outputs(self) -> list[CellOutput]:
-        """What each code cell shows now, top to bottom."""
-        return [CellOutput(*output) for output in await self.on_panel(_OUTPUTS)]
+    async def outputs(self) -> list[str]:
+        """What each code cell shows now, top to bottom; a traceback among them is an AssertionError."""
+        texts, tracebacks = await self.on_panel(_OUTPUTS)
+        assert not tracebacks, "\n".join(tracebacks)
+        return [str(text) for text in texts]
 
     async def save(self) -> nbformat.NotebookNode:
         """Save the notebook and return it as it is on disk."""

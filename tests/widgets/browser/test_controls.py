@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from rtnb.widgets._settings_update import DEBOUNCE_S
-from tests.browser.cells import eventually, run
+from tests.browser.cells import Driven
 
 CELLS = [
     """
@@ -33,12 +33,8 @@ HOSTILE = (
 )
 
 
-class Panel:
+class Panel(Driven):
     """A notebook with knobs in it."""
-
-    def __init__(self, notebook: Any) -> None:
-        self.notebook = notebook
-        self.page = notebook.page
 
     def find(self, selector: str, **options: Any) -> Any:
         return self.page.locator(f".jp-OutputArea {selector}", **options)
@@ -46,21 +42,12 @@ class Panel:
     async def fold(self, title: str) -> None:
         await self.find(".lm-AccordionPanel-title, .jupyter-widget-Collapse-header", has_text=title).click()
 
-    async def python(self, source: str) -> str:
-        """Run code in the last cell and return what it prints."""
-        return await run(self.notebook, source)
-
-    async def eventually(self, expression: str, expected: str) -> None:
-        """Wait until an expression of Python has a value."""
-        await eventually(self.notebook, expression, expected)
-
 
 @pytest.fixture
 async def panel(open_notebook: Any) -> Panel:
     """A new session and its knobs."""
     notebook = await open_notebook("controls.ipynb", cells=CELLS, keep=True)
-    outputs = await notebook.run_all()
-    assert not any(output.error for output in outputs), outputs
+    await notebook.run_all()
     return Panel(notebook)
 
 

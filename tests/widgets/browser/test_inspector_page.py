@@ -40,14 +40,16 @@ window.seen = () => { // numbers of the rows that a person sees, from top to bot
 """
 
 
-async def inspector(browser: Any, *, width: int = 900, dark: bool = False, **traits: Any) -> Any:
-    """Open a page that shows an inspector of this width."""
+async def inspector(browser: Any, rows: str = "0", *, width: int = 900, dark: bool = False, **traits: Any) -> Any:
+    """Open a page that shows an inspector of this width, once the rows that a script pushes are laid out."""
     page = await shown(browser, "inspector", {**TRAITS, **traits})
     await page.add_style_tag(content=(FOLDER / "inspector.css").read_text(encoding="utf-8"))
     scheme = "dark" if dark else "light"
     await page.emulate_media(color_scheme=scheme)
     await page.add_style_tag(content=f":root {{ color-scheme: {scheme} }} body > div {{ width: {width}px }}")
     await page.add_script_tag(content=ROWS)
+    await page.evaluate(rows)
+    await text_of(page)
     return page
 
 
@@ -92,16 +94,15 @@ async def test_filter_terms(browser: Any) -> None:
 
 
 async def test_messages_may_overlap_but_a_gap_is_asked_for(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("push(0, [error(0), delta(10)]); push(1, [delta(10), done(20)]); push(7, [done(30)])")
+    page = await inspector(
+        browser, "push(0, [error(0), delta(10)]); push(1, [delta(10), done(20)]); push(7, [done(30)])"
+    )
     assert await text_of(page) == "3 of 3 events"
     assert await page.evaluate("sent.filter(([kind]) => kind === 'from').map(([, { start }]) => start)") == [0, 3]
 
 
 async def test_runs_fold_and_unfold(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("push(0, [error(0), delta(10), delta(20), delta(30), done(40), delta(50)])")
-    await text_of(page)
+    page = await inspector(browser, "push(0, [error(0), delta(10), delta(20), delta(30), done(40), delta(50)])")
     shown_rows = "document.querySelectorAll('.rtnb-ev-space > .rtnb-ev-row:not([hidden])')"
     names = f"[...{shown_rows}].map((row) => row.children[4].textContent)"
     delta = "response.output_audio.delta"
@@ -121,9 +122,7 @@ async def test_runs_fold_and_unfold(browser: Any) -> None:
 
 
 async def test_a_finding_is_an_icon_with_its_text(browser: Any) -> None:
-    page = await inspector(browser, marks={})
-    await page.evaluate("push(0, [commit(1), error(2, 0), done(3)])")
-    await page.evaluate("settled()")
+    page = await inspector(browser, "push(0, [commit(1), error(2, 0), done(3)])", marks={})
     await page.evaluate("model.set('marks', { 1: 'error: The service reports an error.' })")
     row = page.locator(".rtnb-ev-row[data-finding]")
     await row.wait_for()
@@ -136,8 +135,7 @@ async def test_a_finding_is_an_icon_with_its_text(browser: Any) -> None:
 
 
 async def test_toggles_say_whether_they_are_pressed(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("push(0, [error(0), done(10)])")
+    page = await inspector(browser, "push(0, [error(0), done(10)])")
     assert await text_of(page) == "2 of 2 events"
     for name, before in (("Errors 1", False), ("Fold", True), ("Follow", True)):
         button = page.get_by_role("button", name=name, pressed=before)
@@ -147,9 +145,7 @@ async def test_toggles_say_whether_they_are_pressed(browser: Any) -> None:
 
 
 async def test_without_follow_the_table_stands_still_and_loses_nothing(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("push(0, many(0, 100))")
-    await text_of(page)
+    page = await inspector(browser, "push(0, many(0, 100))")
     before = await page.evaluate("seen()")
     await page.get_by_role("button", name="Follow").click()
     await page.evaluate("push(100, many(100, 500))")
@@ -158,9 +154,8 @@ async def test_without_follow_the_table_stands_still_and_loses_nothing(browser: 
 
 
 async def test_older_rows_are_forgotten_and_counted(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate(
-        "for (let s = 0; s < 226000; s += 2000) push(s, s ? many(s, 2000) : [error(0), ...many(1, 1999)])"
+    page = await inspector(
+        browser, "for (let s = 0; s < 226000; s += 2000) push(s, s ? many(s, 2000) : [error(0), ...many(1, 1999)])"
     )
     text = await text_of(page)
     assert text.startswith(("200,", "201,", "202,"))
@@ -190,9 +185,7 @@ async def test_numbers_and_times_of_a_long_session_are_whole(browser: Any) -> No
 @pytest.mark.parametrize("dark", [False, True])
 async def test_the_list_is_not_blank_after_it_was_moved(browser: Any, dark: bool) -> None:
     # JupyterLab detaches an output that is scrolled out of view; a browser then resets the scroll position in silence.
-    page = await inspector(browser, dark=dark)
-    await page.evaluate("push(0, many(0, 2000))")
-    await text_of(page)
+    page = await inspector(browser, "push(0, many(0, 2000))", dark=dark)
     await page.evaluate("document.querySelector('.rtnb-ev-grid').scrollTop = 11000")
     await page.evaluate("settled()")
     before = await page.evaluate("seen()")
@@ -205,9 +198,7 @@ async def test_the_list_is_not_blank_after_it_was_moved(browser: Any, dark: bool
 
 
 async def test_scrolling_up_ends_following(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("push(0, many(0, 500))")
-    await text_of(page)
+    page = await inspector(browser, "push(0, many(0, 500))")
     await page.evaluate("document.querySelector('.rtnb-ev-grid').scrollTop -= 300")  # as the scroll bar does
     await page.evaluate("settled()")
     before = await page.evaluate("seen()")
@@ -218,8 +209,9 @@ async def test_scrolling_up_ends_following(browser: Any) -> None:
 
 
 async def test_another_source_starts_the_table_anew(browser: Any) -> None:
-    page = await inspector(browser)
-    await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, [], { waiting: true })")
+    page = await inspector(
+        browser, "answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, [], { waiting: true })"
+    )
     assert await text_of(page) == "Waiting for a session"
     await page.evaluate("push(0, many(0, 40), { source: 2 })")
     assert await text_of(page) == "40 of 40 events"
@@ -230,9 +222,9 @@ async def test_another_source_starts_the_table_anew(browser: Any) -> None:
 
 
 async def test_an_index_set_before_the_rows_arrive_is_selected(browser: Any) -> None:
-    page = await inspector(browser, selected_index=7)
-    await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, many(0, 500))")
-    await text_of(page)
+    page = await inspector(
+        browser, "answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, many(0, 500))", selected_index=7
+    )
     assert await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index") == "7"
     assert await page.locator(".rtnb-ev-side").get_attribute("data-open") is not None
     active = await page.get_by_role("grid", name="Events").get_attribute("aria-activedescendant")

@@ -3,13 +3,15 @@
 import sys
 from typing import Any
 
+import pytest
+
 import rtnb
+from tests.browser.cells import run
 
 
 async def test_a_notebook_runs_in_this_environment(open_notebook: Any) -> None:
-    cells = ["import rtnb, sys; print(rtnb.__version__)", "print(sys.prefix)", "1 / 0"]
-    version, prefix, failure = await (await open_notebook("scratch.ipynb", cells=cells)).run_all()
-    assert version.text.strip() == rtnb.__version__
-    assert prefix.text.strip() == sys.prefix
-    assert "ZeroDivisionError" in failure.error
-    assert not version.error
+    cells = ["import rtnb, sys; print(rtnb.__version__)", "print(sys.prefix)", "0"]
+    notebook = await open_notebook("scratch.ipynb", cells=cells)
+    assert (await notebook.run_all())[:2] == [f"{rtnb.__version__}\n", f"{sys.prefix}\n"]
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        await run(notebook, "1 / 0")

@@ -82,7 +82,7 @@ async def test_stop_close_clear_and_a_closed_tab_stop_it(open_notebook: Any) -> 
 
 async def test_the_end_of_the_kernel_stops_it(open_notebook: Any) -> None:
     notebook = await open_notebook("microphone-killed.ipynb", cells=[ALONE, "print(os.getpid())"])
-    pid = int((await notebook.run_all())[1].text)
+    pid = int((await notebook.run_all())[1])
     await start(notebook)
     os.kill(pid, signal.SIGKILL)
     await off(notebook, timeout_s=20)
@@ -128,7 +128,7 @@ async def test_audio_reaches_the_simulator_while_a_cell_blocks(
 async def test_a_recording_shows_the_widget_once(open_notebook: Any) -> None:
     name, clip = "clip.ipynb", "print(len(await mic.record(0.2)))"
     notebook = await open_notebook(name, cells=["import rtnb\nmic = rtnb.Microphone()\nmic", clip, clip])
-    assert [output.text.strip() for output in (await notebook.run_all())[1:]] == ["4800", "4800"]
+    assert [text.strip() for text in (await notebook.run_all())[1:]] == ["4800", "4800"]
     assert await notebook.page.locator(".rtnb-microphone").count() == 1
     shown = await run(notebook, "mic.close(); mic = rtnb.Microphone(); " + clip)  # not displayed before
     assert "4800" in shown

@@ -25,8 +25,7 @@ lab
 async def notebook(open_notebook: Any) -> Any:
     """A lab of its own in a kernel that the tests share."""
     notebook = await open_notebook("prompts.ipynb", cells=[LAB, "0"], keep=True)
-    for output in await notebook.run_all():
-        assert not output.error, output.error
+    await notebook.run_all()
     await notebook.page.locator(".rtnb-prompts").wait_for(timeout=20_000)
     return notebook
 

@@ -64,8 +64,12 @@ async def test_a_policy_that_refuses_the_worklet_is_said(browser: Any) -> None:
     assert not page.failures
 
 
-async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: Any) -> None:
-    page = await shown(browser, "speaker", TRAITS)
+@pytest.fixture
+async def page(browser: Any) -> Any:
+    return await shown(browser, "speaker", TRAITS)
+
+
+async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(page: Any) -> None:
     await page.add_style_tag(content="body > div { width: 376px }")  # as in the playground
     await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
     boxes = """() => [...document.querySelectorAll(".rtnb-speaker, .rtnb-speaker > *:not([hidden])")].map((e) => {
@@ -96,8 +100,7 @@ async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: 
     assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page", "problem": ""}]
 
 
-async def test_after_three_quick_answers_the_first_piece_plays_at_once(browser: Any) -> None:
-    page = await shown(browser, "speaker", TRAITS)
+async def test_after_three_quick_answers_the_first_piece_plays_at_once(page: Any) -> None:
     await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
     await page.evaluate("window.piece = (ms) => Int16Array.from({ length: 24 * ms }, () => 1000).buffer")
     for item in "abc":  # 200 ms of audio, all at once
@@ -109,8 +112,7 @@ async def test_after_three_quick_answers_the_first_piece_plays_at_once(browser: 
     await page.wait_for_function("sent.some(([kind, { items }]) => kind === 'played' && items.d === 2400)")
 
 
-async def test_what_the_status_says(browser: Any) -> None:
-    page = await shown(browser, "speaker", TRAITS)
+async def test_what_the_status_says(page: Any) -> None:
     say = "(facts) => module.figures({ state: 'playing', lead_ms: 180, target_ms: 200, gaps: 0, ...facts })"
     assert await page.evaluate(say, {}) == "180 ms buffered"
     slow = {"lead_ms": 1234, "target_ms": 350, "gaps": 1}

@@ -43,8 +43,7 @@ both
 async def notebook(open_notebook: Any) -> Any:
     """A lab of its own in a kernel that the tests share."""
     notebook = await open_notebook("lab.ipynb", cells=[LAB, "# overlaps", "# more"], keep=True)
-    for output in await notebook.run_all():
-        assert not output.error, output.error
+    await notebook.run_all()
     await notebook.page.get_by_text("cut off in this recording").first.wait_for(timeout=20_000)
     return notebook
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Locator, expect
 
-from tests.browser.cells import eventually, run
+from tests.browser.cells import Driven, run
 from tests.browser.lab import open_notebook as open_in
 from tests.widgets.browser.stalls import KERNEL, PAGE, beats
 
@@ -47,7 +47,11 @@ _LISTEN = """() => {
 }"""
 """Note when the loudspeaker's stream is louder than −40 dB, in Unix ms: the clock of the log's wall times."""
 
-CELLS = ["import rtnb, aiortc", "# call", "# more"]  # the first call would wait for aiortc
+CELLS = [  # the first call would wait for aiortc
+    "import rtnb, aiortc\nif 'peer' in globals(): peer.close()",
+    "# call",
+    "# more",
+]
 SHOW = """
 simulator = rtnb.Simulator(latency={latency!r}, voice="babble")
 peer = rtnb.WebRTCPeer(simulator, {options})
@@ -58,12 +62,8 @@ waits = peer.statistics["buffer_ms"].dropna()
 print(json.dumps([max(heart.stop()), (waits.max() - waits.iloc[0]) if len(waits) else 0.0]))"""
 
 
-class Called:
+class Called(Driven):
     """A notebook with a peer in it."""
-
-    def __init__(self, notebook: Any) -> None:
-        self.notebook = notebook
-        self.page = notebook.page
 
     def find(self, selector: str, **options: Any) -> Locator:
         found: Locator = self.page.locator(f".rtnb-webrtc {selector}", **options)
@@ -75,13 +75,6 @@ class Called:
     async def talk(self) -> None:
         await self.find("button", has_text="Start call").click()
         await self.state("talking")
-
-    async def python(self, source: str) -> str:
-        """Run code in the last cell and return what it prints."""
-        return await run(self.notebook, source)
-
-    async def eventually(self, expression: str, expected: str) -> None:
-        await eventually(self.notebook, expression, expected)
 
     async def hearts(self) -> None:
         """Start both clocks for `lag`."""

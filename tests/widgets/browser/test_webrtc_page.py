@@ -13,8 +13,12 @@ KEY = "ek_" + "0123456789abcdef0123456789abcdef"  # in two, so that no scanner t
 OFFER = "v=0\r\na=candidate:1 1 udp 2 5d3a-1.local 5 typ host\r\na=candidate:2 1 udp 2 10.0.0.1 5 typ host\r\n"
 
 
-async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_everything(browser: Any) -> None:
-    page = await shown(browser, "webrtc", TRAITS)
+@pytest.fixture
+async def page(browser: Any) -> Any:
+    return await shown(browser, "webrtc", TRAITS)
+
+
+async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_everything(page: Any) -> None:
     await page.get_by_role("button", name="Start call").click()
     assert await page.evaluate("sent") == [["start", {"page": "p"}]]
     await page.evaluate(
@@ -76,8 +80,7 @@ async def test_texts_of_the_kernel_stay_text(browser: Any) -> None:
     assert await page.get_by_role("button", name="Mute").get_attribute("aria-pressed") == "true"
 
 
-async def test_status_and_figures(browser: Any) -> None:
-    page = await shown(browser, "webrtc", TRAITS)
+async def test_status_and_figures(page: Any) -> None:
     assert await page.evaluate("sdp => module.withoutLocalNames(sdp)", OFFER) == OFFER.replace(
         OFFER.split("\r\n")[1] + "\r\n", ""
     )
