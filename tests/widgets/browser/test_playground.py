@@ -73,8 +73,10 @@ class Shown(Driven):
 def shown(open_notebook: Any) -> Callable[..., Awaitable[Shown]]:
     """Run a playground's cell in a notebook and wait until it is connected."""
 
-    async def opened(cell: str, *, wait: bool = True, script: str = "", **options: Any) -> Shown:
-        notebook = await open_notebook("playground.ipynb", cells=["import rtnb, time", cell, "# more"], **options)
+    async def opened(
+        cell: str, *, name: str = "playground", wait: bool = True, script: str = "", **options: Any
+    ) -> Shown:
+        notebook = await open_notebook(f"{name}.ipynb", cells=["import rtnb, time", cell, "# more"], **options)
         found = Shown(notebook)
         await notebook.page.evaluate(f"() => {{ {script} }}")
         await notebook.run_all()
@@ -172,7 +174,7 @@ def all_is_saved(jupyterlab: Any) -> Iterator[None]:
 
 @pytest.mark.usefixtures("all_is_saved")
 async def test_a_reload_shows_everything_and_a_saved_notebook_neither_a_key_nor_sound(shown: Any) -> None:
-    play = await shown(NEEDS_KEY, wait=False, fresh=True)
+    play = await shown(NEEDS_KEY, name="key", wait=False, fresh=True)
     await play.has(".rtnb-connection[data-state=failed]")
     await expect(play.find(".rtnb-connection [role=alert]")).not_to_be_empty()
     await play.find("input[type=password]").fill(KEY)
