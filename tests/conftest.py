@@ -176,13 +176,15 @@ async def open_notebook(
         script: str = "",
     ) -> Any:
         nonlocal opened
-        jupyterlab.set_theme(theme)
-        if cells:
-            jupyterlab.write(name, cells)
         if opened or fresh or script:
-            return await open_in(jupyterlab, browser, name, pictures=pictures, script=script)
-        opened = True
-        return await desk.open(name, cells, pictures=pictures, keep=keep)
+            if cells:
+                jupyterlab.write(name, cells)
+            notebook = await open_in(jupyterlab, browser, name, pictures=pictures, script=script)
+        else:
+            opened = True
+            notebook = await desk.open(name, cells, pictures=pictures, keep=keep)
+        await notebook.set_theme(theme)
+        return notebook
 
     failed = request.session.testsfailed
     yield open_it

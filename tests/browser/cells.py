@@ -1,4 +1,4 @@
-"""Code in the last cell of a notebook in Chromium, which a test keeps for it."""
+"""Code in the cells of a notebook in Chromium; tests keep the last cell for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.browser.lab import NotebookPage
 
-_PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+_CHOOSE = """(({ content }) => {
+    content.activeCellIndex = (content.widgets.length + given.cell) % content.widgets.length;
+    if (given.source !== null) content.activeCell.model.sharedModel.setSource(given.source);
+    return content.activeCellIndex;
+})(panel)"""
 _EVENTUALLY = """
 import asyncio, time
 end = time.monotonic() + 20
@@ -16,23 +20,11 @@ while str({expression}) != {expected!r} and time.monotonic() < end:
 print({expression})"""
 
 
-async def run(notebook: NotebookPage, source: str) -> str:
-    """Type code into the last cell, run it as a person would, and return what it shows."""
-    page = notebook.page
-    cell = page.locator(f"{_PANEL} .jp-CodeCell").last
-    await cell.locator(".cm-content").click()
-    before = await cell.locator(".jp-InputPrompt").text_content()
-    await page.keyboard.press("ControlOrMeta+a")
-    await page.keyboard.insert_text(source)
-    await page.keyboard.press("Control+Enter")
-    await page.wait_for_function(  # else the output of the run before would be taken for this one's
-        "([cell, before]) => cell.querySelector('.jp-InputPrompt').textContent !== before",
-        arg=[await cell.element_handle(), before],
-    )
-    await notebook.until_idle()
-    output = (await notebook.outputs())[-1]
-    assert not output.error, output.error
-    return output.text.strip()
+async def run(notebook: NotebookPage, source: str | None = None, *, cell: int = -1) -> str:
+    """Run one cell, with other code in it if need be, and return what it shows."""
+    number = await notebook.on_panel(_CHOOSE, {"cell": cell, "source": source})
+    await notebook.execute("notebook:run-cell")
+    return (await notebook.outputs())[number].strip()
 
 
 async def eventually(notebook: NotebookPage, expression: str, expected: str) -> None:
@@ -41,3 +33,19 @@ async def eventually(notebook: NotebookPage, expression: str, expected: str) -> 
     What the page has done may get to Python after a cell that was run later: widget messages have a way of their own.
     """
     assert await run(notebook, _EVENTUALLY.format(expression=expression, expected=expected)) == expected
+
+
+class Driven:
+    """A notebook whose last cell a test drives."""
+
+    def __init__(self, notebook: NotebookPage) -> None:
+        self.notebook = notebook
+        self.page = notebook.page
+
+    async def python(self, source: str) -> str:
+        """Run code in the last cell and return what it shows."""
+        return await run(self.notebook, source)
+
+    async def eventually(self, expression: str, expected: str) -> None:
+        """Wait until an expression of Python prints as `expected`."""
+        await eventually(self.notebook, expression, expected)

@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "RTNB_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -26,6 +28,7 @@ FLAGS = (
 )
 """How every Chromium of the tests is started."""
 
+_PLAYWRIGHT = [sys.executable, "-m", "playwright"]
 _DOWNLOAD_S = 900  # chosen: a slow line still fetches the 200 MB of Playwright's or Debian's Chromium
 
 
@@ -47,18 +50,11 @@ def prepare_driver() -> None:
     ChromiumMissing
         If it does not start and cannot be helped.
     """
-    command = [sys.executable, "-m", "playwright", "--version"]
-    done = _run(command)
-    if done.returncode and _may_use_apt():
-        for help_it in (
-            ["apt-get", "update"],
-            ["apt-get", "install", "--yes", "--no-install-recommends", "libatomic1"],
-        ):
-            _run(help_it)
-        done = _run(command)
-    if done.returncode:
-        story = _last_line(done)
-        raise ChromiumMissing(f"Playwright does not start: {story}\nInstall what it misses (Debian: libatomic1).")
+    works = [*_PLAYWRIGHT, "--version"]
+    if _problem(works):
+        _problem(*_debian("libatomic1"))
+    if problem := _problem(works):
+        raise ChromiumMissing(f"Playwright does not start: {problem}\nInstall what it misses (Debian: libatomic1).")
 
 
 def find_chromium() -> str:
@@ -70,15 +66,21 @@ def find_chromium() -> str:
         If none is found and none can be installed.
     """
     if named := os.environ.get(VARIABLE):
-        if problem := _problem(named):
+        if problem := _no_chromium(named):
             raise ChromiumMissing(f"{VARIABLE}={named}: {problem}. Set it to the path of a Chromium that starts.")
         return named
     tried = []
-    for find in (_on_path, _playwrights_own, _download, _debian_package):
-        path, story = find()
-        if path:
-            return path
-        tried.append(f"- {story}")
+    for story, commands in (
+        (f"on PATH, or Playwright's own: none of {', '.join(NAMES)}", []),
+        ("Playwright's download", [[*_PLAYWRIGHT, "install", "chromium"]]),
+        ("Debian's package", _debian("chromium")),
+    ):
+        problem = _problem(*commands)
+        for path in [] if problem else _installed():
+            problem = _no_chromium(path)
+            if problem is None:
+                return path
+        tried.append(f"- {story}: {problem or 'not there'}")
     raise ChromiumMissing(
         "\n".join(
             (
@@ -90,75 +92,38 @@ def find_chromium() -> str:
     )
 
 
-def _on_path() -> tuple[str | None, str]:
-    for name in NAMES:
-        path = shutil.which(name)
-        if path and not _problem(path):
-            return path, ""
-    return None, f"on PATH: none of {', '.join(NAMES)}"
-
-
-def _playwrights_own() -> tuple[str | None, str]:
+def _installed() -> Iterator[str]:
+    yield from filter(None, map(shutil.which, NAMES))
     code = "from playwright.sync_api import sync_playwright as p\nwith p() as q: print(q.chromium.executable_path)"
     # In a process of its own: the synchronous interface must not meet the tests' event loop.
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    path = asked.stdout.strip()
-    if asked.returncode or not path:
-        return None, f"Playwright's own: {_last_line(asked)}"
-    problem = _problem(path)
-    return (None, f"Playwright's own: {problem}") if problem else (path, "")
+    asked = _run([sys.executable, "-c", code])
+    if asked.returncode == 0:
+        yield asked.stdout.strip()
 
 
-def _download() -> tuple[str | None, str]:
-    command = [sys.executable, "-m", "playwright", "install", "chromium"]
-    done = _run(command)
-    if done.returncode:
-        return None, f"Playwright's download: refused ({_last_line(done)})"
-    return _playwrights_own()
+def _debian(package: str) -> list[list[str]]:
+    return [["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", package]]
 
 
-def _debian_package() -> tuple[str | None, str]:
-    if not _may_use_apt():
-        return None, "Debian's package: needs apt-get and root"
-    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"]):
+def _no_chromium(path: str) -> str | None:
+    return _problem([path, "--version"]) if Path(path).is_file() else "no such file"
+
+
+def _problem(*commands: list[str]) -> str | None:
+    """Run commands one after the other; return why one failed, or None."""
+    for command in commands:
         done = _run(command)
         if done.returncode:
-            return None, f"Debian's package: {' '.join(command)}: {_last_line(done)}"
-    return _on_path()
-
-
-def _may_use_apt() -> bool:
-    return shutil.which("apt-get") is not None and hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def _problem(path: str) -> str | None:
-    """Why this is not a Chromium that starts; None if it is."""
-    if not Path(path).is_file():
-        return "no such file"
-    try:
-        asked = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return None if asked.returncode == 0 else _last_line(asked)
+            lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+            errors = [line for line in lines if line.lstrip().lower().startswith(("error", "e:"))]
+            return (errors or lines)[-1].strip()
+    return None
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    options: Any = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": quiet}
     try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_DOWNLOAD_S,
-            check=False,
-            env=quiet,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no end after {_DOWNLOAD_S} s")
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    errors = [line for line in lines if line.lstrip().lower().startswith(("error", "e:"))]
-    return (errors or lines or [f"exit code {done.returncode}"])[-1].strip()
+        return subprocess.run(command, timeout=_DOWNLOAD_S, check=False, **options)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

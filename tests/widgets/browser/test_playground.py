@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,16 @@ import pytest
 import soundfile
 from playwright.async_api import Locator, expect
 
-from tests.browser.cells import run as run_last
+from rtnb.audio import babble
+from tests.browser.cells import Driven, run
 from tests.widgets.browser.microphone_page import TRACKS
 from tests.widgets.browser.stalls import KERNEL
 from tests.widgets.listening import TAP
 
-IMPORT = "import rtnb, time"
-OPEN = (
-    "playground = rtnb.Playground(rtnb.Simulator(latency='fast', voice='babble'), instructions='Be brief.')\nplayground"
-)
+OPEN = """simulator = rtnb.Simulator(latency={latency!r}, voice='babble')
+playground = rtnb.Playground(simulator, instructions='Be brief.')
+playground"""
+QUESTION = "Count to one hundred, please, slowly, and tell me about your instructions!"
 BUSY = """() => {
     window.busy = new Set();
     const note = () => busy.add(document.querySelector(".rtnb-status-line span").textContent);
@@ -38,195 +41,157 @@ AT_REST = """async () => {
 }"""
 """Wait until the playground has kept its place and size for 20 frames."""
 
-Opened = Callable[..., Awaitable[Any]]
 
-
-class Shown:
+class Shown(Driven):
     """A notebook with a playground in it."""
-
-    def __init__(self, notebook: Any) -> None:
-        self.notebook = notebook
-        self.page = notebook.page
 
     def find(self, selector: str, **options: Any) -> Locator:
         found: Locator = self.page.locator(f".rtnb-playground {selector}", **options)
         return found
 
-    async def connected(self) -> None:
-        await expect(self.find(".rtnb-connection[data-state=open]")).to_have_count(1, timeout=20_000)
+    async def has(self, selector: str) -> None:
+        await expect(self.find(selector)).to_have_count(1, timeout=20_000)
 
-    async def ask(self, text: str) -> None:
+    async def connected(self) -> None:
+        await self.has(".rtnb-connection[data-state=open]")
+
+    async def ask(self, text: str, answer: str = "") -> None:
+        """Type a message; wait until the conversation holds the answer."""
         await self.find(".rtnb-message-bar textarea").fill(text)
         await self.page.keyboard.press("Enter")
+        await expect(self.find(".rtnb-transcript")).to_contain_text(answer, timeout=20_000)
 
-    async def saved(self) -> Any:
-        """Save the notebook and read it; a large one is there some time before all of it is written."""
-        await self.page.keyboard.press("Control+s")
-        await expect(self.page.locator(".jp-mod-current.jp-mod-dirty, .lm-mod-current.jp-mod-dirty")).to_have_count(0)
-        return self.notebook.lab.read(self.notebook.name)
-
-    async def python(self, source: str) -> str:
-        """Run code in the last cell and return what it prints."""
-        return await run_last(self.notebook, source)
-
-    async def busy(self, source: str) -> Locator:
-        """Begin code in the last cell that does not end by itself; return the cell once it runs: [*] also waits."""
-        cell: Locator = self.page.locator(".jp-CodeCell").last
-        await cell.locator(".cm-content").click()
-        await self.page.keyboard.press("ControlOrMeta+a")
-        await self.page.keyboard.insert_text(f"print('it runs')\n{source}")
-        await self.page.keyboard.press("Control+Enter")
+    async def busy(self, source: str) -> asyncio.Task[str]:
+        """Begin code in the last cell that does not end by itself; return once it runs: [*] also waits."""
+        running = asyncio.create_task(self.python(f"print('it runs')\n{source}"))
+        cell = self.page.locator(".jp-CodeCell").last
         await expect(cell.locator(".jp-OutputArea-output")).to_contain_text("it runs")
-        return cell
+        return running
 
 
 @pytest.fixture
-def shown(open_notebook: Any) -> Opened:
-    """Run the playground's cell in a new notebook and wait until it is connected."""
+def shown(open_notebook: Any) -> Callable[..., Awaitable[Shown]]:
+    """Run a playground's cell in a notebook and wait until it is connected."""
 
-    async def opened(name: str, *, cell: str = OPEN, run: bool = True, **options: Any) -> Shown:
-        notebook = await open_notebook(name, cells=[IMPORT, cell, "# more"], **options)
+    async def opened(
+        cell: str, *, name: str = "playground", wait: bool = True, script: str = "", **options: Any
+    ) -> Shown:
+        notebook = await open_notebook(f"{name}.ipynb", cells=["import rtnb, time", cell, "# more"], **options)
         found = Shown(notebook)
-        if run:
-            outputs = await notebook.run_all()
-            assert not any(output.error for output in outputs), outputs
+        await notebook.page.evaluate(f"() => {{ {script} }}")
+        await notebook.run_all()
+        if wait:
             await found.connected()
         return found
 
     return opened
 
 
-async def test_a_conversation_in_one_cell(shown: Opened) -> None:
-    play = await shown("talk.ipynb", keep=True)
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+@pytest.fixture
+async def play(shown: Any) -> Any:
+    """A new playground in a kernel that tests share."""
+    return await shown(OPEN.format(latency="fast"), keep=True)
+
+
+@pytest.fixture
+async def slow(shown: Any) -> Any:
+    """The same, with answers that take their time."""
+    return await shown(OPEN.format(latency="real_time"), keep=True)
+
+
+async def test_a_conversation_in_one_cell(play: Shown) -> None:
+    await play.ask("What is a delta?", "A delta is")
     await expect(play.find(".rtnb-last-turn .rtnb-popover")).to_contain_text("first audible: ")
     await expect(play.find(".rtnb-last-turn summary")).to_have_text(re.compile(r"request → first audio \d+ ms"))
     await expect(play.find(".rtnb-usage")).to_have_text(re.compile(r"1 turn · \d+ tokens"))
-
     said = await play.python("print([row.type for row in playground.session.log.filter('response.done')])")
     assert said == "['response.done']"
     assert play.notebook.messages == []
 
 
-async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -> None:
-    from rtnb.audio import babble, write_wav
-
-    recording = tmp_path / "hello.wav"
-    write_wav(recording, babble("hello there my friend", seed=3).audio, rate_hz=24_000)
-    play = await shown("recording.ipynb", keep=True)
+async def test_a_recording_is_said_and_answered(play: Shown, tmp_path: Path) -> None:
+    chooser = play.find(".rtnb-message-bar input[type=file]")
+    voice = babble("hello there my friend", seed=3).audio
     await play.page.evaluate(BUSY)  # it lasts a second: whoever looks now and then may miss it
-    await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(recording))
+    for number, name in enumerate(("hello.wav", "hello.mp3"), 1):
+        soundfile.write(tmp_path / name, voice, 24_000)
+        await chooser.set_input_files(tmp_path / name)
+        await expect(play.find(".rtnb-transcript article[data-role=user]")).to_have_count(number, timeout=30_000)
     await expect(play.find(".rtnb-transcript")).to_contain_text("I heard you speak", timeout=30_000)
     assert "Sending the audio file …" in await play.page.evaluate("[...busy]")
     await expect(play.find(".rtnb-last-turn .rtnb-popover")).to_contain_text("end of speech: ")
 
-    soundfile.write(tmp_path / "hello.mp3", babble("hello there my friend", seed=3).audio, 24_000)
-    await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(tmp_path / "hello.mp3"))
-    await expect(play.find(".rtnb-transcript article[data-role=user]")).to_have_count(2, timeout=30_000)
-
     (tmp_path / "broken.mp3").write_bytes(b"no sound at all")
-    await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
+    await chooser.set_input_files(tmp_path / "broken.mp3")
     await expect(play.find(".rtnb-status-line [role=alert]")).to_contain_text("no sound file that can be read")
 
 
-async def test_disconnect_and_connect_again(shown: Opened) -> None:
-    play = await shown("again.ipynb", keep=True)
-    await play.find("button", has_text="Disconnect").click()
-    await expect(play.find(".rtnb-connection[data-state=closed]")).to_have_count(1)
-    await play.ask("Is anybody there?")
-    await expect(play.find(".rtnb-status-line [role=alert]")).to_contain_text("There is no open session")
-    await play.find(".rtnb-connect", has_text="Connect").click()
-    await play.connected()
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
-    assert await play.python("print(playground.session.config.instructions)") == "Be brief."
-
-
-async def test_running_the_cell_again_starts_clean(shown: Opened) -> None:
-    play = await shown("rerun.ipynb", keep=True)
+async def test_running_the_cell_again_starts_clean(play: Shown) -> None:
     await play.python("first = playground.session")
-    await play.page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
     for _ in range(3):
-        await play.page.keyboard.press("Control+Enter")
-        await play.notebook.until_idle()
+        await run(play.notebook, cell=1)
     await play.connected()
     assert await play.python("print(first.closed, playground.session.closed)") == "True False"
     await expect(play.page.locator(".rtnb-playground")).to_have_count(1)
+    await play.ask("Hello!", "Hello")
+
+
+async def test_interrupting_the_kernel_leaves_the_session_open(play: Shown) -> None:
+    running = await play.busy("while True: time.sleep(0.1)")
+    await play.notebook.execute("kernelmenu:interrupt")
+    with pytest.raises(AssertionError, match="KeyboardInterrupt"):
+        await running
+    await play.ask("Hello!", "Hello")
+
+
+async def test_a_refused_voice_reconnects_with_one_click(play: Shown) -> None:
     await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
-
-
-async def test_two_playgrounds_of_one_cell_live_until_it_runs_again(shown: Opened) -> None:
-    play = await shown("two.ipynb", keep=True)
-    two = "two = [rtnb.Playground('sim') for _ in range(2)]; sessions = [one.session for one in two]"
-    assert await play.python(f"{two}; print([one.closed for one in sessions])") == "[False, False]"
-    again = f"before = sessions; {two}; print([one.closed for one in [*before, *sessions, playground.session]])"
-    assert await play.python(again) == "[True, True, False, False, False]"
-    await play.python("for one in two: one.close()")
-
-
-async def test_interrupting_the_kernel_leaves_the_session_open(shown: Opened) -> None:
-    play = await shown("interrupt.ipynb", keep=True)
-    await play.busy("while True: time.sleep(0.1)")
-    await play.notebook.choose("Kernel", "Interrupt Kernel")
-    await play.notebook.until_idle()
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
-
-
-async def test_interrupting_works_while_a_cell_computes(shown: Opened) -> None:
-    play = await shown("busy.ipynb", cell=OPEN.replace("'fast'", "'real_time'"))
-    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Model", timeout=20_000)
-    cell = await play.busy("from pathlib import Path\nwhile not Path('free').exists(): time.sleep(0.02)")
-    await play.find("button", has_text="Interrupt").click()
-    await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted")
-    await expect(cell.locator(".jp-InputPrompt")).to_contain_text("*")
-    (play.notebook.lab.directory / "free").touch()
-    await play.notebook.until_idle()
-    assert "cancelled" in await play.python(
-        "print(playground.session.log.filter('response.done')[-1].event.response.status)"
-    )
-
-
-async def test_the_page_comes_back_after_a_reload(shown: Opened) -> None:
-    play = await shown("reload.ipynb", fresh=True)
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await play.saved()
-    await play.page.reload()
-    await play.notebook.until_open()
+    await expect(play.find(".rtnb-usage")).to_contain_text("1 turn", timeout=20_000)
+    await play.find("[role=tab]", has_text="Settings").click()
+    await play.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
+    await play.find("button", has_text="Reconnect with this voice").click()
     await play.connected()
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
+    assert await play.python("print(playground.session.config.voice)") == "cedar"
+    await expect(play.find(".rtnb-control", has_text="Voice").first).not_to_contain_text("not sent yet")
 
 
-async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: Opened, jupyterlab: Any) -> None:
-    key = "typed-in-by-hand-0123456789abcdef"
-    serve = f"simulator = rtnb.Simulator(latency='fast', voice='babble', key={key[:16]!r} + {key[16:]!r}).start()\n"
-    cell = serve + "playground = rtnb.Playground(rtnb.Custom(simulator.url.replace('http', 'ws')))\nplayground"
-    keep = jupyterlab.home / "settings/@jupyter-widgets/jupyterlab-manager/plugin.jupyterlab-settings"
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    keep.write_text('{"saveState": true}', encoding="utf-8")  # the worst case: not JupyterLab's default
-    play = await shown("key.ipynb", cell=cell, run=False, fresh=True)
-    await play.notebook.run_all()
-    await expect(play.find(".rtnb-connection[data-state=failed]")).to_have_count(1, timeout=20_000)
+KEY = "typed-in-by-hand-0123456789abcdef"
+NEEDS_KEY = f"""
+simulator = rtnb.Simulator(latency='fast', voice='babble', key={KEY[:16]!r} + {KEY[16:]!r}).start()
+playground = rtnb.Playground(rtnb.Custom(simulator.url.replace('http', 'ws')))
+playground"""
+
+
+@pytest.fixture
+def all_is_saved(jupyterlab: Any) -> Iterator[None]:
+    """JupyterLab saves the state of widgets: the worst case, not its default."""
+    setting = jupyterlab.home / "settings/@jupyter-widgets/jupyterlab-manager/plugin.jupyterlab-settings"
+    setting.parent.mkdir(parents=True, exist_ok=True)
+    setting.write_text('{"saveState": true}', encoding="utf-8")
+    yield
+    setting.unlink()
+
+
+@pytest.mark.usefixtures("all_is_saved")
+async def test_a_reload_shows_everything_and_a_saved_notebook_neither_a_key_nor_sound(shown: Any) -> None:
+    play = await shown(NEEDS_KEY, name="key", wait=False, fresh=True)
+    await play.has(".rtnb-connection[data-state=failed]")
     await expect(play.find(".rtnb-connection [role=alert]")).not_to_be_empty()
-    await play.find("input[type=password]").fill(key)
+    await play.find("input[type=password]").fill(KEY)
     await play.page.keyboard.press("Enter")
     await play.connected()
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    saved = await play.saved()
-    keep.unlink()
-
-    text = json.dumps(saved)
-    assert key not in text
+    await play.ask("What is a delta?", "A delta is")
+    saved = await play.notebook.save()
+    assert KEY not in json.dumps(saved)
     state = json.dumps(saved.metadata.get("widgets", {}))
     assert 10_000 < len(state) < 500_000  # the scripts and styles of all widgets, and no sound
-    assert await play.page.evaluate("key => document.documentElement.outerHTML.includes(key)", key) is False
+
+    await play.page.reload()
+    await play.notebook.until_idle()
+    await play.connected()
+    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+    await play.ask("Hello!", "Hello")
+    assert await play.page.evaluate("key => document.documentElement.outerHTML.includes(key)", KEY) is False
 
 
 # --- listening --------------------------------------------------------------------------------------------------------
@@ -291,15 +256,19 @@ def place_ms(left: np.ndarray, said: bytes) -> float:
     raise AssertionError("nothing of the answer was heard")
 
 
-async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened) -> None:
-    play = await shown("barge.ipynb", cell=SPOKEN, run=False)
-    await play.page.evaluate(f"() => {{ {TAP} }}")
-    await play.notebook.run_all()
-    await play.connected()
+@pytest.fixture
+async def spoken(shown: Any) -> Any:
+    """A playground with a recording as its microphone, whose sound is noted."""
+    play = await shown(SPOKEN, script=TAP)
     await play.page.wait_for_function("window.tapped")
+    return play
+
+
+async def test_speaking_into_an_answer_stops_it_where_it_was_heard(spoken: Shown) -> None:
+    play = spoken
     await expect(play.find(".rtnb-microphone .rtnb-start")).to_contain_text("Play the sample recording")
     await play.page.evaluate(ONCE)
-    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
+    await play.ask(QUESTION)
     await play.page.wait_for_function("window.heard.filter((part) => part.some((v) => v)).length > 150")
     await play.page.evaluate("window.interrupting = true")
     await play.find(".rtnb-microphone .rtnb-start").click()
@@ -325,38 +294,112 @@ async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened
     assert play.notebook.messages == []
 
 
-async def test_a_call_instead_of_the_socket_and_back(shown: Opened) -> None:
+async def test_a_call_instead_of_the_socket_and_back(slow: Shown) -> None:
     pytest.importorskip("aiortc", reason="the simulator's WebRTC side needs aiortc (extra sim)")
-    play = await shown("change.ipynb", cell=OPEN.replace("'fast'", "'real_time'"), keep=True)
+    play = slow
     await play.page.evaluate(TRACKS)
-    await play.find("select", has_text="WebRTC").select_option(label="WebRTC")
-    await expect(play.find(".rtnb-webrtc[data-state=idle]")).to_have_count(1)
+    transport = play.find("select", has_text="WebRTC")
+    await transport.select_option(label="WebRTC")
+    await play.has(".rtnb-webrtc[data-state=idle]")
     assert await play.page.evaluate("live()") == 0  # off until a click
 
     async def call() -> None:
         await play.find(".rtnb-webrtc button", has_text="Start").click()
-        await expect(play.find(".rtnb-webrtc[data-state=talking]")).to_have_count(1, timeout=20_000)
+        await play.has(".rtnb-webrtc[data-state=talking]")
         await play.connected()
         assert await play.page.evaluate("live()") > 0
 
     await call()
     await expect(play.find(".rtnb-speaker")).to_have_count(0)
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
-    await play.find("select", has_text="WebRTC").select_option(label="WebSocket")
+    await play.ask("Hello!", "Hello")
+    await transport.select_option(label="WebSocket")
     await play.page.wait_for_function("live() === 0", timeout=20_000)
-    await expect(play.find(".rtnb-microphone")).to_have_count(1)
+    await play.has(".rtnb-microphone")
     await play.connected()
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
+    await play.ask("What is a delta?", "A delta is")
     assert await play.python("playground.transport = 'webrtc'; print(playground.peer.state)") == "closed"
     await call()
-    await play.page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
-    await play.page.keyboard.press("Control+Enter")
+    await run(play.notebook, cell=1)
     await play.page.wait_for_function("live() === 0", timeout=20_000)
     await play.connected()
-    await expect(play.find(".rtnb-microphone")).to_have_count(1)
+    await play.has(".rtnb-microphone")
     assert play.notebook.messages == []
+
+
+async def test_interrupting_works_while_a_cell_computes(slow: Shown) -> None:
+    await slow.ask(QUESTION, "Model")
+    running = await slow.busy("from pathlib import Path\nwhile not Path('free').exists(): time.sleep(0.02)")
+    await slow.find("button", has_text="Interrupt").click()
+    await expect(slow.find(".rtnb-transcript")).to_contain_text("interrupted")
+    assert not running.done()
+    (slow.notebook.lab.directory / "free").touch()
+    await running
+    answer = "playground.session.log.filter('response.done')[-1].event.response"
+    assert await slow.python(f"print({answer}.status)") == "cancelled"
+
+
+# --- the keyboard -----------------------------------------------------------------------------------------------------
+
+
+async def tab_to(play: Shown, words: str, *, most: int = 80) -> None:
+    """Press Tab until a control of this name or class has the focus."""
+    focused = "(({ textContent, ariaLabel, className }) => [textContent, ariaLabel, className].join())"
+    for _ in range(most):
+        await play.page.keyboard.press("Tab")
+        if words in await play.page.evaluate(f"{focused}(document.activeElement)"):
+            return
+    raise AssertionError(f"Tab does not reach {words!r}")
+
+
+async def test_a_person_talks_types_and_interrupts_by_keyboard(slow: Shown) -> None:
+    keyboard = slow.page.keyboard
+    await slow.find(".rtnb-connect").focus()
+    await tab_to(slow, "Start microphone")
+    for state in ("on", "off"):
+        await keyboard.press("Enter")
+        await slow.has(f".rtnb-microphone[data-state={state}]")
+    await tab_to(slow, "Message")
+    await keyboard.type(QUESTION)
+    await keyboard.press("Enter")
+    await slow.has(".rtnb-speaker[data-state=playing]")
+    await tab_to(slow, "Interrupt", most=5)
+    await keyboard.press("Enter")
+    await expect(slow.find(".rtnb-transcript")).to_contain_text("interrupted", timeout=20_000)
+
+
+async def test_settings_and_events_by_keyboard(slow: Shown) -> None:
+    keyboard = slow.page.keyboard
+    await slow.ask("Hello!", "Hello")
+    await slow.find(".rtnb-connect").focus()
+    await tab_to(slow, "Settings")
+    await keyboard.press("ArrowRight")
+    await keyboard.press("Enter")
+    slider = slow.find(".noUi-handle:visible").first
+    before = await slider.get_attribute("aria-valuetext")
+    await tab_to(slow, "noUi-handle", most=20)
+    await keyboard.press("ArrowRight")
+    await expect(slider).not_to_have_attribute("aria-valuetext", str(before))
+
+    await slow.find(".rtnb-connect").focus()
+    await tab_to(slow, "Turn detection")
+    await keyboard.press("ArrowRight")
+    await keyboard.press("Enter")
+    await tab_to(slow, "rtnb-ev-grid", most=30)
+    await keyboard.press("ArrowDown")
+    await keyboard.press("End")
+    await slow.has(".rtnb-ev-grid[aria-activedescendant]")
+    await slow.has(".rtnb-transcript article[aria-current=true]")
+    one = "p = playground; print({p.transcript.selected_index, p.waveform.selected_index, p.inspector.selected_index})"
+    assert re.fullmatch(r"\{\d+\}", await slow.python(one)), "one selection"
+
+
+async def test_disconnecting_and_connecting_by_keyboard(slow: Shown) -> None:
+    for state in ("closed", "open"):
+        await slow.find(".rtnb-connect").focus()
+        await slow.page.keyboard.press("Enter")
+        await slow.has(f".rtnb-connection[data-state={state}]")
+    await slow.ask("Hello!", "Hello")
+    assert await slow.python("print(playground.session.config.instructions)") == "Be brief."
 
 
 # --- the layout -------------------------------------------------------------------------------------------------------
@@ -409,10 +452,17 @@ async def to_top(play: Shown, width: int, height: int) -> None:
     await play.page.evaluate(AT_REST)  # the page is laid out anew
 
 
-async def test_all_of_it_is_on_one_screen(shown: Opened, pictures: Path) -> None:
-    play = await shown("screen.ipynb", keep=True)
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+async def test_nothing_moves_while_audio_streams(slow: Shown) -> None:
+    await to_top(slow, 1440, 900)
+    await slow.ask(QUESTION)
+    await slow.has(".rtnb-speaker[data-state=playing]")
+    await slow.page.evaluate(SHIFT)
+    await slow.has(".rtnb-speaker[data-state=idle]")  # all of the answer was played
+    assert await slow.page.evaluate("shifts") == []
+
+
+async def test_all_of_it_is_on_one_screen(play: Shown, pictures: Path) -> None:
+    await play.ask("What is a delta?", "A delta is")
     await to_top(play, 1440, 900)
     for tab in ("Settings", "Turn detection", "Events", "Code"):
         await play.find("[role=tab]", has_text=tab).click()
@@ -420,13 +470,8 @@ async def test_all_of_it_is_on_one_screen(shown: Opened, pictures: Path) -> None
         for name, box in places.items():
             assert 0 <= box["x"] <= 1440 - box["width"], (tab, name, box)
             assert 0 <= box["y"] <= 900 - box["height"], (tab, name, box)
-        names = list(places)
-        assert [
-            (one, other)
-            for number, one in enumerate(names)
-            for other in names[number + 1 :]
-            if overlaps(places[one], places[other])
-        ] == []
+        pairs = combinations(places, 2)
+        assert [pair for pair in pairs if overlaps(*(places[name] for name in pair))] == []
         assert await play.page.evaluate(CLIPPED) == [], tab
     frame = await play.find(".rtnb-frame").bounding_box()
     assert frame is not None
@@ -434,8 +479,7 @@ async def test_all_of_it_is_on_one_screen(shown: Opened, pictures: Path) -> None
     await play.page.screenshot(path=pictures / "playground-1440.png")
 
 
-async def test_a_narrow_page_has_all_of_it_below_900_px(shown: Opened, pictures: Path) -> None:
-    play = await shown("screen.ipynb", keep=True)
+async def test_a_narrow_page_has_all_of_it_below_900_px(play: Shown, pictures: Path) -> None:
     await to_top(play, 900, 1100)
     frame = await play.find(".rtnb-frame").bounding_box()
     assert frame is not None
@@ -444,123 +488,3 @@ async def test_a_narrow_page_has_all_of_it_below_900_px(shown: Opened, pictures:
     assert places["time axis"]["y"] < places["tabs"]["y"] < places["message box"]["y"] < places["status line"]["y"]
     assert await play.page.evaluate(CLIPPED) == []
     await play.page.screenshot(path=pictures / "playground-900.png")
-
-
-async def test_nothing_moves_while_audio_streams(shown: Opened) -> None:
-    play = await shown("calm.ipynb", cell=OPEN.replace("'fast'", "'real_time'"))
-    await to_top(play, 1440, 900)
-    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
-    await expect(play.find(".rtnb-speaker[data-state=playing]")).to_have_count(1, timeout=20_000)
-    await play.page.evaluate(SHIFT)
-    await play.page.wait_for_timeout(10_000)
-    assert await play.page.evaluate("shifts") == []
-
-
-async def test_one_selection_in_conversation_time_axis_and_events(shown: Opened) -> None:
-    play = await shown("select.ipynb", keep=True)
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await play.find("[role=tab]", has_text="Events").click()
-    await play.find(".rtnb-transcript article[data-role=assistant]").last.click()
-    same = "p = playground; print({p.transcript.selected_index, p.waveform.selected_index, p.inspector.selected_index})"
-    first = await play.python(same)
-    assert first.count(",") == 0, first
-    assert "None" not in first
-    await play.page.locator(".rtnb-transcript article[aria-current=true]").focus()
-    await play.page.keyboard.press("ArrowUp")
-    second = await play.python(same)
-    assert second != first
-    assert second.count(",") == 0, second
-
-
-async def test_a_refused_voice_reconnects_with_one_click(shown: Opened) -> None:
-    play = await shown("voice.ipynb", keep=True)
-    await play.ask("Hello!")
-    await expect(play.find(".rtnb-usage")).to_contain_text("1 turn", timeout=20_000)
-    await play.find("[role=tab]", has_text="Settings").click()
-    await play.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
-    await play.find("button", has_text="Reconnect with this voice").click()
-    await play.connected()
-    assert await play.python("print(playground.session.config.voice)") == "cedar"
-    await expect(play.find(".rtnb-control", has_text="Voice").first).not_to_contain_text("not sent yet")
-
-
-async def test_everything_by_keyboard(shown: Opened) -> None:
-    cell = OPEN.replace("'fast'", "'real_time'")
-    play = await shown("keys.ipynb", cell=cell)
-    page = play.page
-    focused = "document.activeElement.textContent.trim() || document.activeElement.ariaLabel || ''"
-
-    async def tab_to(words: str, *, most: int = 80) -> None:
-        for _ in range(most):
-            await page.keyboard.press("Tab")
-            if words in await page.evaluate(focused):
-                return
-        raise AssertionError(f"Tab does not reach {words!r}")
-
-    await play.find(".rtnb-connect").focus()
-    await tab_to("Start microphone")
-    await page.keyboard.press("Enter")
-    await expect(play.find(".rtnb-microphone[data-state=on]")).to_have_count(1, timeout=20_000)
-    await page.keyboard.press("Enter")
-    await expect(play.find(".rtnb-microphone[data-state=off]")).to_have_count(1, timeout=20_000)
-    await tab_to("Message")
-    await page.keyboard.type("Count to one hundred, please, slowly, and tell me about your instructions!")
-    await page.keyboard.press("Enter")
-    await expect(play.find(".rtnb-speaker[data-state=playing]")).to_have_count(1, timeout=20_000)
-    await tab_to("Interrupt", most=5)
-    await page.keyboard.press("Enter")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted", timeout=20_000)
-
-    await play.find(".rtnb-connect").focus()
-    await tab_to("Settings")
-    await page.keyboard.press("ArrowRight")
-    await page.keyboard.press("Enter")
-    slider = play.find(".noUi-handle:visible").first
-    before = await slider.get_attribute("aria-valuetext")
-    for _ in range(20):
-        await page.keyboard.press("Tab")
-        if "noUi-handle" in await page.evaluate("document.activeElement.className"):
-            break
-    await page.keyboard.press("ArrowRight")
-    await expect(slider).not_to_have_attribute("aria-valuetext", str(before))
-
-    await play.find(".rtnb-connect").focus()
-    await tab_to("Turn detection")
-    await page.keyboard.press("ArrowRight")
-    await page.keyboard.press("Enter")
-    for _ in range(30):
-        await page.keyboard.press("Tab")
-        if "rtnb-ev-grid" in await page.evaluate("document.activeElement.className"):
-            break
-    await page.keyboard.press("ArrowDown")
-    await page.keyboard.press("End")
-    await expect(play.find(".rtnb-ev-grid[aria-activedescendant]")).to_have_count(1)
-    await expect(play.find(".rtnb-transcript article[aria-current=true]")).to_have_count(1)
-    await play.find(".rtnb-transcript [role=log]").focus()
-    await page.keyboard.press("Shift+Tab")
-    await play.find(".rtnb-connect").focus()
-    await page.keyboard.press("Enter")
-    await expect(play.find(".rtnb-connection[data-state=closed]")).to_have_count(1, timeout=20_000)
-
-
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) -> None:
-    play = await shown(f"look-{theme}.ipynb", theme=f"JupyterLab {theme}", keep=True)
-    await play.ask("What is a delta?")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await play.python("playground.turn_detection.threshold = 0.7; await playground.apply()")
-    await play.page.keyboard.press("Control+b")  # the side bar takes what little room there is
-    for width, height in ((1400, 1400), (480, 2600)):
-        await play.page.set_viewport_size({"width": width, "height": height})
-        await play.find(".rtnb-connection").scroll_into_view_if_needed()
-        await play.page.screenshot(path=pictures / f"playground-{theme}-{width}.png")
-        assert await play.page.evaluate(OUTSIDE) == []
-
-
-OUTSIDE = """() => {
-    const right = document.querySelector('.rtnb-playground').getBoundingClientRect().right + 1;
-    const knobs = document.querySelectorAll('.rtnb-playground :is(button, input, select, textarea)');
-    return [...knobs].filter(one => one.checkVisibility() && one.getBoundingClientRect().right > right)
-                     .map(one => one.textContent || one.type);
-}"""

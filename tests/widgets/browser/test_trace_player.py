@@ -150,9 +150,14 @@ async def test_a_page_names_the_time_from_which_on_it_has_no_sound(browser: Any,
     await page.get_by_text(re.compile(r"Sound from \d+ s on is not in this page")).wait_for()
 
 
+COLOURS = """(canvas) =>
+    new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, 120).data.buffer)).size"""
+
+
 async def test_a_trace_in_a_cell_is_a_player(open_notebook: Any, talk: Path) -> None:
     cell = f"import rtnb\ntrace = rtnb.Trace({str(talk)!r})\ntrace"
-    notebook = await open_notebook("trace.ipynb", cells=[cell, "0"], fresh=True, script=LISTEN)
+    notebook = await open_notebook("trace.ipynb", cells=[cell, "0"])
+    await notebook.page.evaluate(f"() => {{ {LISTEN} }}")
     await notebook.run_all()
     player = notebook.page.locator(".rtnb-trace")
     await player.get_by_text("onerror=").first.wait_for()
@@ -160,9 +165,7 @@ async def test_a_trace_in_a_cell_is_a_player(open_notebook: Any, talk: Path) -> 
     await heard(notebook.page, player.get_by_role("button", name="Play"))
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         await notebook.set_theme(theme)
-        pixels = await player.locator("canvas").evaluate("""(canvas) =>
-            new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, 120).data.buffer)).size""")
-        assert pixels > 3, "the waveform of the user is drawn"
+        assert await player.locator("canvas").evaluate(COLOURS) > 3, "the waveform of the user is drawn"
         assert await player.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
         colour = await player.evaluate("(e) => getComputedStyle(e).backgroundColor")
         dark = np.mean([float(x) for x in re.findall(r"\d+", colour)[:3]])

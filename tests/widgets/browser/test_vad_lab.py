@@ -1,6 +1,5 @@
-"""The VAD lab in a real JupyterLab: drag, click, listen, apply, compare; both themes, wide and narrow."""
+"""The VAD lab in a real JupyterLab: drag, click, apply, compare."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,16 +26,29 @@ COUNTED = """() => {
 }"""
 
 
-async def shown(open_notebook: Any, name: str, **options: Any) -> Any:
-    notebook = await open_notebook(name, cells=[LAB, "0"], **options)
-    for output in await notebook.run_all():
-        assert not output.error, output.error
+OVERLAPS = """
+from rtnb.analysis import Overlap
+clips = []
+for k, phrase in enumerate(phrases * 2):
+    clips.append(Overlap(phrase, rate_hz=24_000, kind="interruption", group=str(k)))
+    clips.append(Overlap(0.01 * phrase, rate_hz=24_000, kind="turn", group=str(k)))
+    clips += Overlap.of_echo(phrase, rate_hz=24_000, levels_db=[-40], group=str(k // 4))
+lab.close()
+both = rtnb.VadLab(turns, session=playground, overlaps=clips)
+both
+"""
+
+
+@pytest.fixture
+async def notebook(open_notebook: Any) -> Any:
+    """A lab of its own in a kernel that the tests share."""
+    notebook = await open_notebook("lab.ipynb", cells=[LAB, "# overlaps", "# more"], keep=True)
+    await notebook.run_all()
     await notebook.page.get_by_text("cut off in this recording").first.wait_for(timeout=20_000)
     return notebook
 
 
-async def test_a_setting_is_dragged_seen_on_the_maps_applied_and_compared(open_notebook: Any) -> None:
-    notebook = await shown(open_notebook, "lab.ipynb")
+async def test_a_setting_is_dragged_and_seen_on_the_maps(notebook: Any) -> None:
     page = notebook.page
     canvas = page.get_by_role("application", name="Recording over time")
     threshold = page.locator(".rtnb-vad-lab").get_by_role("slider", name="Threshold")
@@ -68,7 +80,10 @@ async def test_a_setting_is_dragged_seen_on_the_maps_applied_and_compared(open_n
     await page.get_by_label("Map of").select_option("delay, P90")
     await page.get_by_role("img", name="Map of delay, P90").wait_for()
 
-    # It is sent to the session, and the service's events are compared with the local model's.
+
+async def test_a_setting_is_applied_and_compared_with_the_service(notebook: Any) -> None:
+    page = notebook.page
+    await run(notebook, "lab.silence_duration_ms = 800")
     await page.get_by_role("button", name="Apply to session").click()
     await page.get_by_text("Effective: threshold").wait_for()
     printed = await run(
@@ -84,34 +99,8 @@ async def test_a_setting_is_dragged_seen_on_the_maps_applied_and_compared(open_n
     await notebook.picture("compared")
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-async def test_it_looks_right(open_notebook: Any, pictures: Path, theme: str) -> None:
-    name = theme.split()[1].lower()
-    notebook = await shown(open_notebook, f"look-{name}.ipynb", theme=theme)
-    await run(notebook, "found = await lab.compare(paced=50)")
-    for width in (1440, 700):  # 700: a column of 330 px beside the files
-        await notebook.page.set_viewport_size({"width": width, "height": 1100})
-        await notebook.page.locator(".rtnb-vad-lab").screenshot(path=pictures / f"vad-lab-{name}-{width}.png")
-        root = notebook.page.locator(".rtnb-vad")
-        assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
-
-
-OVERLAPS = """
-from rtnb.analysis import Overlap
-clips = []
-for k, phrase in enumerate(phrases * 2):
-    clips.append(Overlap(phrase, rate_hz=24_000, kind="interruption", group=str(k)))
-    clips.append(Overlap(0.01 * phrase, rate_hz=24_000, kind="turn", group=str(k)))
-    clips += Overlap.of_echo(phrase, rate_hz=24_000, levels_db=[-40], group=str(k // 4))
-both = rtnb.VadLab(turns, session=playground, overlaps=clips)
-both
-"""
-
-
-async def test_overlaps_are_seen_and_their_threshold_is_set_and_applied(open_notebook: Any) -> None:
-    notebook = await open_notebook("overlaps.ipynb", cells=[LAB.replace("\nlab\n", "\n"), OVERLAPS, "0"])
-    for output in await notebook.run_all():
-        assert not output.error, output.error
+async def test_overlaps_are_seen_and_their_threshold_is_set_and_applied(notebook: Any) -> None:
+    await run(notebook, OVERLAPS, cell=1)
     page = notebook.page
     view = page.locator(".rtnb-overlaps")
     await view.get_by_text("interruption 100 %").wait_for()

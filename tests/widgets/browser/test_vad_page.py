@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.widgets.bare_page import shown
 
 STATE = {"threshold": 0.5, "recording": {}, "maps": [], "figures": {}, "service": []}
@@ -20,7 +22,9 @@ SHOW = """([picture, levels]) => {
 }"""
 
 
-async def lab_page(browser: Any) -> Any:
+@pytest.fixture
+async def page(browser: Any) -> Any:
+    """A lab with a recording of one turn, which is cut off."""
     page = await shown(browser, "vad_lab", STATE)
     page.set_default_timeout(8_000)
     await page.evaluate(SHOW, [PICTURE, LEVELS])
@@ -32,8 +36,7 @@ async def played(page: Any) -> list[float]:
     return [message["play_ms"] for kind, message in await page.evaluate("sent") if kind == "message"]
 
 
-async def test_a_map_is_a_picture_with_a_mark_at_the_shown_setting(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_a_map_is_a_picture_with_a_mark_at_the_shown_setting(page: Any) -> None:
     heat = page.get_by_role("img", name="Map of turns cut off")
     await page.wait_for_function("document.querySelector('.rtnb-vad-maps img').complete")
     box, mark = await heat.bounding_box(), await page.get_by_text("●").first.bounding_box()
@@ -43,8 +46,7 @@ async def test_a_map_is_a_picture_with_a_mark_at_the_shown_setting(browser: Any)
     assert not page.failures
 
 
-async def test_the_recording_works_by_keyboard(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_the_recording_works_by_keyboard(page: Any) -> None:
     await page.get_by_role("application", name="Recording over time").focus()
     await page.keyboard.press("ArrowLeft")
     assert await page.locator(".rtnb-vad output").text_content() == "1.47 s · speech probability 0.10"
@@ -52,8 +54,7 @@ async def test_the_recording_works_by_keyboard(browser: Any) -> None:
     assert await played(page) == [1470]
 
 
-async def test_a_clip_plays_in_the_view_that_asked_for_it(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_a_clip_plays_in_the_view_that_asked_for_it(page: Any) -> None:
     await page.get_by_role("button", name="Play next cut-off").click()
     (message,) = [message for kind, message in await page.evaluate("sent") if kind == "message"]
     answer = """(message) => model.handlers.forEach(([on, fn]) =>
@@ -67,8 +68,7 @@ async def test_a_clip_plays_in_the_view_that_asked_for_it(browser: Any) -> None:
     assert not page.failures
 
 
-async def test_cut_offs_are_played_one_after_the_other(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_cut_offs_are_played_one_after_the_other(page: Any) -> None:
     await page.evaluate("model.set('figures', { ...model.get('figures'), cut_offs_ms: [1600, 2100] })")
     for _ in range(3):
         await page.get_by_role("button", name="Play next cut-off").click()
@@ -83,8 +83,7 @@ async def test_a_view_without_a_recording_shows_no_map_and_plays_nothing(browser
     assert not page.failures
 
 
-async def test_moving_the_threshold_moves_nothing_else(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_moving_the_threshold_moves_nothing_else(page: Any) -> None:
     tops = """[...document.querySelectorAll(".rtnb-vad :is(canvas, button, img)")].map((node) => node.offsetTop)"""
     before = await page.evaluate(tops)
     await page.evaluate("model.set('figures', { ...model.get('figures'), cut_offs_ms: [] })")
@@ -93,8 +92,7 @@ async def test_moving_the_threshold_moves_nothing_else(browser: Any) -> None:
     assert await page.evaluate(tops) == before
 
 
-async def test_a_closed_view_leaves_no_listener(browser: Any) -> None:
-    page = await lab_page(browser)
+async def test_a_closed_view_leaves_no_listener(page: Any) -> None:
     await page.evaluate("unrender()")
     assert await page.evaluate("model.handlers.size") == 0
     assert not page.failures

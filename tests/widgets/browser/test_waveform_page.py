@@ -3,9 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
+from rtnb.trace import to_vtt
+from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
 from tests.widgets.bare_page import shown
+from tests.widgets.page import eventually
+from tests.widgets.scene import Scene, marked
 
 TRAITS = {"selected_ms": None, "height_px": 140}
 
@@ -21,6 +26,19 @@ WAVE = """(seconds) => {
     ia: { start_ms: 3000, stop_ms: 5000, status: "", heard_ms: 1000, audio_ms: 2000 } } });
 }"""
 
+
+@pytest.fixture
+async def page(browser: Any) -> Any:
+    return await shown(browser, "waveform", TRAITS)
+
+
+@pytest.fixture
+async def spoken(page: Any) -> Any:
+    """The page after 10 s."""
+    await page.evaluate(WAVE, 10)
+    return page
+
+
 LEFT = 54  # px before the axis
 
 
@@ -30,8 +48,7 @@ async def place(page: Any, ms: float, *, span_ms: float = 30_000) -> tuple[float
     return box["x"] + LEFT + (box["width"] - LEFT) * ms / span_ms, box["y"] + 50
 
 
-async def test_the_columns_keep_every_peak(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
+async def test_the_columns_keep_every_peak(page: Any) -> None:
     bins = np.random.default_rng(1).integers(-30_000, 30_000, (5_000, 2))
     bins = np.sort(bins, axis=1)
     script = """([flat, sizes]) => {
@@ -53,9 +70,8 @@ async def test_the_columns_keep_every_peak(browser: Any) -> None:
             assert np.array_equal(shown_bins, np.stack([low, high], axis=1))
 
 
-async def test_click_selects_keys_move_and_double_click_plays(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    await page.evaluate(WAVE, 10)
+async def test_click_selects_keys_move_and_double_click_plays(spoken: Any) -> None:
+    page = spoken
     canvas = page.locator("canvas")
     await page.mouse.move(*await place(page, 4500))
     await page.get_by_text("0:04.5", exact=False).get_by_text("not heard").wait_for()
@@ -86,9 +102,8 @@ async def test_click_selects_keys_move_and_double_click_plays(browser: Any) -> N
     assert not page.failures
 
 
-async def test_the_slider_says_what_is_selected(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    await page.evaluate(WAVE, 10)
+async def test_the_slider_says_what_is_selected(spoken: Any) -> None:
+    page = spoken
     canvas = page.get_by_role("slider", name="Moment of the session")
     facts = "(e) => ['valuemin', 'valuemax', 'valuenow', 'valuetext'].map((name) => e.getAttribute(`aria-${name}`))"
     await page.wait_for_function("document.querySelector('canvas').ariaValueMax === '10000'")
@@ -102,9 +117,8 @@ async def test_the_slider_says_what_is_selected(browser: Any) -> None:
     await page.wait_for_function("document.querySelector('[aria-pressed]').ariaPressed === 'false'")
 
 
-async def test_audio_that_is_no_longer_held_is_said(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    await page.evaluate(WAVE, 10)
+async def test_audio_that_is_no_longer_held_is_said(spoken: Any) -> None:
+    page = spoken
     clip = "{ held_from_ms: 65000, buffers: [new DataView(new ArrayBuffer(0))] }"
     await page.evaluate(f"answers.play = {clip}")
     await page.locator("canvas").press("Enter")
@@ -113,9 +127,8 @@ async def test_audio_that_is_no_longer_held_is_said(browser: Any) -> None:
     assert not page.failures
 
 
-async def test_the_playback_position_moves_between_two_reports(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    await page.evaluate(WAVE, 10)
+async def test_the_playback_position_moves_between_two_reports(spoken: Any) -> None:
+    page = spoken
     shown_text = "document.querySelector('.rtnb-readout').textContent"
     record = f"() => (moments.add({shown_text}), requestAnimationFrame(record))"
     await page.evaluate(f"() => {{ window.moments = new Set(); window.record = {record}; record(); }}")
@@ -127,8 +140,7 @@ async def test_the_playback_position_moves_between_two_reports(browser: Any) -> 
     assert not page.failures
 
 
-async def test_live_shows_now_and_not_the_end_of_audio_that_is_still_to_be_played(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
+async def test_live_shows_now_and_not_the_end_of_audio_that_is_still_to_be_played(page: Any) -> None:
     await page.evaluate("say('bins', { lane: 'model', index: 0 }, [new Int16Array(60000).buffer])")  # 60 s, all at once
     turn = "{ s0: { start_ms: 1500, stop_ms: null, status: '', heard_ms: null, audio_ms: 0 } }"
     await page.evaluate(f"say('marks', {{ now_ms: 2000, cursor: null, marks: {turn} }})")
@@ -140,8 +152,7 @@ async def test_live_shows_now_and_not_the_end_of_audio_that_is_still_to_be_playe
     assert abs(float((await readout.text_content()).removeprefix("0:")) - 20) < 0.1
 
 
-async def test_nothing_moves_while_audio_arrives(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
+async def test_nothing_moves_while_audio_arrives(page: Any) -> None:
     boxes = """() => [...document.querySelectorAll(".rtnb-waveform, .rtnb-waveform *")].map((e) => {
       const { x, y, width, height } = e.getBoundingClientRect();
       return [x, y, width, height].join();
@@ -155,8 +166,7 @@ async def test_nothing_moves_while_audio_arrives(browser: Any) -> None:
     assert await page.evaluate(boxes) == before
 
 
-async def test_zoom_keeps_the_moment_under_the_pointer(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
+async def test_zoom_keeps_the_moment_under_the_pointer(page: Any) -> None:
     script = """([start_ms, span_ms, factor, at_ms]) => {
       const canvas = new module.TimeCanvas(document.body, 100, "time", new AbortController().signal);
       canvas.look(start_ms, span_ms);
@@ -167,15 +177,37 @@ async def test_zoom_keeps_the_moment_under_the_pointer(browser: Any) -> None:
     assert await page.evaluate(script, [0, 800, 0.1, 0]) == [0, 500]
 
 
-async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
-    widget = Waveform()
-    assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
-    widget.close()
+async def test_an_answer_is_seen_is_selected_both_ways_and_fits(open_tab: Any, scene: Scene) -> None:
+    waveform, transcript = Waveform(scene.session), Transcript(scene.session)
+    tab = await open_tab()
+    for widget in (waveform, transcript):
+        await tab.show(widget)
+    scene.answer_now(marked(1500), text="One two three.")
+    await tab.page.locator("article[data-status=complete]", has_text="One two three.").wait_for()
+    # The transcript comes first: a click before the axis has grown would select its only moment, 0 ms.
+    await tab.until("+document.querySelector('.rtnb-waveform canvas').ariaValueMax > 1000", timeout_s=60)
+    box = await tab.page.locator(".rtnb-waveform canvas").bounding_box()
+    await tab.page.mouse.click(box["x"] + 100, box["y"] + 100)
+    await eventually(lambda: (waveform.selected_ms or 0) > 0 and waveform.selected_index is not None)
+    assert scene.session.log[waveform.selected_index].type
+    waveform.selected_index = 0
+    await tab.until("document.querySelector('.rtnb-waveform canvas').ariaValueNow === '0'")
+    assert "One two three." in to_vtt(transcript.entries)
+    for width in (1400, 480):
+        await tab.page.set_viewport_size({"width": width, "height": 900})
+        root = tab.page.locator(".rtnb-waveform")
+        assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
+
+    later = await open_tab()  # a page that comes later, or again
+    for widget in (waveform, transcript):
+        await later.show(widget)
+    await later.page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
+    await later.until("+document.querySelector('.rtnb-waveform canvas')?.ariaValueMax > 1000", timeout_s=60)
+    waveform.close()
+    transcript.close()
 
 
-async def test_a_moment_is_rounded_before_it_is_split(browser: Any) -> None:
-    page = await shown(browser, "waveform", TRAITS)
+async def test_a_moment_is_rounded_before_it_is_split(page: Any) -> None:
     moments = [[59_900, 0], [59_949, 1], [59_996, 2], [3_599_999, 0], [119_990, 2], [-5, 0]]
     texts = await page.evaluate("(moments) => moments.map(([ms, digits]) => module.clock(ms, digits))", moments)
     assert texts == ["1:00", "0:59.9", "1:00.00", "1:00:00", "1:59.99", "0:00"]

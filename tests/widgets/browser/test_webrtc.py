@@ -1,8 +1,6 @@
 """Calls over WebRTC in a real JupyterLab and Chromium, against the simulator: playback, barge-in, end, refusal."""
 
 import json
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Locator, expect
 
-from tests.browser.cells import eventually, run
+from tests.browser.cells import Driven, run
 from tests.browser.lab import open_notebook as open_in
 from tests.widgets.browser.stalls import KERNEL, PAGE, beats
 
@@ -49,20 +47,23 @@ _LISTEN = """() => {
 }"""
 """Note when the loudspeaker's stream is louder than −40 dB, in Unix ms: the clock of the log's wall times."""
 
-OPEN = "simulator = rtnb.Simulator(latency={latency!r}, voice='babble')"
-SHOW = "peer = rtnb.WebRTCPeer(simulator, {options})\npeer"
+CELLS = [  # the first call would wait for aiortc
+    "import rtnb, aiortc\nif 'peer' in globals(): peer.close()",
+    "# call",
+    "# more",
+]
+SHOW = """
+simulator = rtnb.Simulator(latency={latency!r}, voice="babble")
+peer = rtnb.WebRTCPeer(simulator, {options})
+{more}display(peer)"""
 LAG = """
 import json
 waits = peer.statistics["buffer_ms"].dropna()
 print(json.dumps([max(heart.stop()), (waits.max() - waits.iloc[0]) if len(waits) else 0.0]))"""
 
 
-class Called:
+class Called(Driven):
     """A notebook with a peer in it."""
-
-    def __init__(self, notebook: Any) -> None:
-        self.notebook = notebook
-        self.page = notebook.page
 
     def find(self, selector: str, **options: Any) -> Locator:
         found: Locator = self.page.locator(f".rtnb-webrtc {selector}", **options)
@@ -71,12 +72,9 @@ class Called:
     async def state(self, name: str) -> None:
         await expect(self.page.locator(f".rtnb-webrtc[data-state={name}]")).to_have_count(1, timeout=20_000)
 
-    async def python(self, source: str) -> str:
-        """Run code in the last cell and return what it prints."""
-        return await run(self.notebook, source)
-
-    async def eventually(self, expression: str, expected: str) -> None:
-        await eventually(self.notebook, expression, expected)
+    async def talk(self) -> None:
+        await self.find("button", has_text="Start call").click()
+        await self.state("talking")
 
     async def hearts(self) -> None:
         """Start both clocks for `lag`."""
@@ -97,24 +95,20 @@ Call = Callable[..., Awaitable[Called]]
 
 @pytest.fixture
 def call(jupyterlab: Any, launch: Any, open_notebook: Any, pictures: Path) -> Call:
-    """Show a peer in a new notebook; with flags, in another browser."""
+    """Show a peer in a kernel that tests share; with flags, in another browser."""
 
-    async def shown(name: str, *flags: str, options: str = "", more: str = "0", start: bool = True) -> Called:
-        opened = OPEN.format(latency="real_time" if start else "fast")
-        begin = "import rtnb, aiortc"  # which the first call would wait for
-        cells = [begin, opened, SHOW.format(options=options), more, "# more"]
-        jupyterlab.write(name, cells)
+    async def shown(*flags: str, options: str = "", more: str = "", start: bool = True) -> Called:
         if flags:
-            notebook = await open_in(jupyterlab, await launch(*flags), name, pictures=pictures)
+            jupyterlab.write("spoken.ipynb", CELLS)
+            notebook = await open_in(jupyterlab, await launch(*flags), "spoken.ipynb", pictures=pictures)
         else:
-            notebook = await open_notebook(name)
+            notebook = await open_notebook("call.ipynb", cells=CELLS, keep=True)
         await notebook.page.evaluate(_KEEP)
+        await run(notebook, cell=0)
+        await run(notebook, SHOW.format(latency="real_time" if start else "fast", options=options, more=more), cell=1)
         called = Called(notebook)
-        outputs = await notebook.run_all()
-        assert not any(output.error for output in outputs), outputs
         if start:
-            await called.find("button", has_text="Start call").click()
-            await called.state("talking")
+            await called.talk()
         return called
 
     return shown
@@ -133,36 +127,18 @@ def question(tmp_path: Path) -> str:
     return f"--use-file-for-fake-audio-capture={tmp_path / 'question.wav'}%noloop"
 
 
-async def test_a_spoken_turn_an_interruption_and_every_end(call: Call, question: str) -> None:
-    one = await call(
-        "call.ipynb", question, options="instructions='Be brief.', voice='verse', turn_detection={'threshold': 0.4}"
-    )
-    await one.page.evaluate(_LISTEN)
-    await one.hearts()
-    answered = "await peer.session.next_response(); rtnb.inspect(peer.session)"
-    shown = await one.python(answered)
-    assert "events" in shown  # the inspector follows the same log
-    await expect(one.page.locator(".rtnb-ev")).to_contain_text("response.output_item.added")
-    heard = """
+HEARD = """
 import asyncio, json
+await peer.session.next_response()
 while not peer.session.log.filter("output_audio_buffer.stopped"): await asyncio.sleep(0.05)
 rows = {row.type: row.wall_time for row in peer.session.log}
 table = peer.session.playback.heard().iloc[-1]
 print(json.dumps([rows, table.to_dict()], default=float))"""
-    rows, table = json.loads(await one.python(heard))
-    assert not table["truncated"]
-    assert table["generated_ms"] == table["received_ms"] == table["played_ms"] > 500
-    loud = await one.page.evaluate("loud")
-    started, stopped = (1000 * rows[f"output_audio_buffer.{name}"] for name in ("started", "stopped"))
-    lag_ms = await one.lag()
-    assert started - 20 - lag_ms < loud[0] < started + 300 + lag_ms, f"{lag_ms=}"
-    assert stopped - 500 - lag_ms < loud[-1] < stopped + 300 + lag_ms, f"{lag_ms=}"
-
-    # --- barge-in
-    barge = """
+INTERRUPTED = """
+import asyncio, json
 from rtnb.audio import babble
 response = await peer.session.response.create(instructions="Count to one hundred.")
-while len(peer.session.log.filter("output_audio_buffer.started")) < 2: await asyncio.sleep(0.01)
+while not peer.session.log.filter("output_audio_buffer.started"): await asyncio.sleep(0.01)
 await asyncio.sleep(1.0)  # so long into the answer it is interrupted
 await peer.session.say(babble("stop please stop", seed=5).audio, rate_hz=24_000, respond=False)
 while not peer.session.log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
@@ -171,8 +147,37 @@ names = ("input_audio_buffer.speech_started", "output_audio_buffer.cleared", "co
 spoke, cut, item = (log.filter(name)[-1] for name in names)
 heard = peer.session.playback.heard().loc[item.event.item_id].to_dict()
 print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard], default=float))"""
+LEFT = """
+import asyncio, threading
+from rtnb._loop import shared_loop
+async def tasks(): return [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("rtnb-s")]
+def left():
+    threads = [thread.name for thread in threading.enumerate() if thread.name == "rtnb-loop"]
+    return f"{shared_loop().run(tasks())} {simulator.running} {threads} {peer.state}"
+"""
+
+
+async def test_a_spoken_turn_is_answered_and_heard(call: Call, question: str) -> None:
+    one = await call(question, options="instructions='Be brief.', voice='verse', turn_detection={'threshold': 0.4}")
+    await one.page.evaluate(_LISTEN)
     await one.hearts()
-    spoke_s, cut_s, kept_ms, table = json.loads(await one.python(barge))
+    rows, table = json.loads(await one.python(HEARD))
+    assert not table["truncated"]
+    assert table["generated_ms"] == table["received_ms"] == table["played_ms"] > 500
+    loud = await one.page.evaluate("loud")
+    started, stopped = (1000 * rows[f"output_audio_buffer.{name}"] for name in ("started", "stopped"))
+    lag_ms = await one.lag()
+    assert started - 20 - lag_ms < loud[0] < started + 300 + lag_ms, f"{lag_ms=}"
+    assert stopped - 500 - lag_ms < loud[-1] < stopped + 300 + lag_ms, f"{lag_ms=}"
+    await one.python("rtnb.inspect(peer.session)")  # it follows the same log
+    await expect(one.page.locator(".rtnb-ev")).to_contain_text("response.output_item.added")
+
+
+async def test_an_interruption_is_cut_where_it_was_heard(call: Call) -> None:
+    one = await call(options="microphone=False")
+    await one.page.evaluate(_LISTEN)
+    await one.hearts()
+    spoke_s, cut_s, kept_ms, table = json.loads(await one.python(INTERRUPTED))
     lag_ms = await one.lag()
     loud = [at for at in await one.page.evaluate("loud") if at < 1000 * cut_s + 1500]
     assert loud[-1] - 1000 * spoke_s < 200 + lag_ms, f"{lag_ms=}"
@@ -180,58 +185,55 @@ print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard
     assert table["heard_ms"] == kept_ms
     assert abs(table["played_ms"] - kept_ms) < 100 + lag_ms, f"{lag_ms=}"
 
-    # --- the key, and what stays
-    keys = await one.python("print(json.dumps(list(simulator._started().service.keys._grants)))")
+
+async def test_the_key_is_nowhere_and_the_end_of_a_call_leaves_nothing(call: Call) -> None:
+    one = await call()
+    keys = await one.python("import json\nprint(json.dumps(list(simulator._started().service.keys._grants)))")
     seen = await one.python(
         "print(repr(peer), repr(peer.get_state()), peer.session.log.to_frame().to_string(), vars(peer))"
     )
     saved = json.dumps(await one.notebook.save()) + await one.page.content() + one.notebook.lab.log()
     (key,) = json.loads(keys)
-    (one.notebook.lab.directory / one.notebook.name).write_text("{}")
     assert len(key) > 20
     assert "session.created" in seen
-    assert key not in seen + saved.replace(keys, "").replace(json.dumps(keys)[1:-1], "") + "".join(
-        one.notebook.messages
-    )
+    shown_by_the_test = keys, json.dumps(keys)[1:-1]
+    for text in shown_by_the_test:
+        saved = saved.replace(text, "")
+    assert key not in seen + saved + "".join(one.notebook.messages)
     assert one.notebook.messages == []
 
     await one.find("button", has_text="End call").click()
     await one.has_closed_everything()
     await one.state("closed")
-    left = """
-import threading
-from rtnb._loop import shared_loop
-async def tasks(): return [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("rtnb-s")]
-def left():
-    threads = [thread.name for thread in threading.enumerate() if thread.name == "rtnb-loop"]
-    return f"{shared_loop().run(tasks())} {simulator.running} {threads} {peer.state}"
-"""
-    await one.python(left)
+    await one.python(LEFT)
     await one.eventually("left()", "[] False ['rtnb-loop'] closed")
 
-    # --- what Jupyter leaves on
-    await one.find("button", has_text="Start call").click()
-    await one.state("talking")
-    await one.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").click()
-    await one.notebook.choose("Edit", "Clear Cell Output")
+
+async def test_a_call_ends_with_its_output_its_kernel_and_its_tab(call: Call) -> None:
+    one = await call()
+    await one.notebook.on_panel("(panel.content.activeCellIndex = 1)")
+    await one.notebook.execute("notebook:clear-cell-output")
     await one.has_closed_everything()
     await one.eventually("'last view of the call was removed' in peer.message", "True")
     await one.python("peer")
-    await one.find("button", has_text="Start call").click()
-    await one.state("talking")
+    await one.talk()
     assert not await one.page.evaluate("ended()")
     kernel = one.notebook.lab.get("api/kernels")[-1]["id"]
     one.notebook.lab.post(f"api/kernels/{kernel}/restart", {})
     await one.has_closed_everything()
+    closed = await call()
+    assert not await closed.page.evaluate("ended()")
+    await closed.notebook.on_panel("panel.context.model.dirty = false, panel.close()")
+    await closed.has_closed_everything()
 
 
 async def test_the_kernel_posts_the_offer_where_the_page_may_not(call: Call) -> None:
     preview = (
         "other = rtnb.Simulator(latency='fast', voice='babble', dialect='preview')\n"
-        "older = rtnb.WebRTCPeer(other, microphone=False, voice='verse')\nolder"
+        "older = rtnb.WebRTCPeer(other, microphone=False, voice='verse')\ndisplay(older)\n"
     )
     options = "microphone=False, sideband=True, instructions='Be brief.'"
-    one = await call("kernel.ipynb", options=options, more=preview, start=False)
+    one = await call(options=options, more=preview, start=False)
     said = await one.python(
         "session = await peer.start(); answer = await session.ask('What is a delta?')\n"
         "print(answer.transcript, list(peer.notices), peer.call_id)"
@@ -256,28 +258,3 @@ async def test_the_kernel_posts_the_offer_where_the_page_may_not(call: Call) -> 
     assert figures["bytes_received"] > 1_000
     await one.has_closed_everything()
     await one.page.unroute("**/realtimertc?*")
-
-
-async def test_a_denied_microphone_is_shown_and_raised(call: Call) -> None:
-    one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
-    message = "The browser does not allow the microphone."
-    raised = await one.python(
-        "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
-    )
-    assert message in raised
-    await expect(one.find("[role=status]")).to_contain_text(message)
-    await one.has_closed_everything()
-
-
-async def test_a_call_ends_with_its_tab_and_with_its_kernel(call: Call, jupyterlab: Any) -> None:
-    closed = await call("closed.ipynb")
-    assert not await closed.page.evaluate("ended()")
-    await closed.page.evaluate(
-        "() => { const tab = jupyterapp.shell.currentWidget; tab.context.model.dirty = false; tab.close() }"
-    )
-    await closed.has_closed_everything()
-    killed = await call("killed.ipynb", more="import os; print(os.getpid())")
-    pid = int((await killed.notebook.outputs())[3].text)
-    assert not await killed.page.evaluate("ended()")
-    os.kill(pid, signal.SIGKILL)
-    await killed.has_closed_everything()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from rtnb.widgets._base import styles
 from tests.widgets.bare_page import shown
 
@@ -11,8 +13,12 @@ KEY = "ek_" + "0123456789abcdef0123456789abcdef"  # in two, so that no scanner t
 OFFER = "v=0\r\na=candidate:1 1 udp 2 5d3a-1.local 5 typ host\r\na=candidate:2 1 udp 2 10.0.0.1 5 typ host\r\n"
 
 
-async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_everything(browser: Any) -> None:
-    page = await shown(browser, "webrtc", TRAITS)
+@pytest.fixture
+async def page(browser: Any) -> Any:
+    return await shown(browser, "webrtc", TRAITS)
+
+
+async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_everything(page: Any) -> None:
     await page.get_by_role("button", name="Start call").click()
     assert await page.evaluate("sent") == [["start", {"page": "p"}]]
     await page.evaluate(
@@ -40,13 +46,30 @@ async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_ev
     assert page.failures == []
 
 
-async def test_a_page_without_a_microphone_shows_the_reason(browser: Any) -> None:
+@pytest.mark.parametrize(
+    "no_microphone, problem",
+    [
+        (
+            "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })",
+            "only on https and localhost pages.",
+        ),
+        (
+            "MediaDevices.prototype.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }",
+            "The browser does not allow the microphone.",
+        ),
+    ],
+    ids=["an insecure page", "a refusal"],
+)
+async def test_a_page_without_a_microphone_shows_the_reason(browser: Any, no_microphone: str, problem: str) -> None:
     page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})
-    await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # an insecure page
+    await page.evaluate(f"() => {{ {no_microphone}; }}")
     await page.evaluate("say('call', { call: 1, page: 'p' })")
     await page.wait_for_function("sent.some(([kind]) => kind === 'released')")
-    ended = dict(await page.evaluate("sent"))["ended"]
-    assert ended["problem"] == "The browser allows a microphone only on https and localhost pages."
+    assert problem in dict(await page.evaluate("sent"))["ended"]["problem"]
+
+
+async def test_texts_of_the_kernel_stay_text(browser: Any) -> None:
+    page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})
     hostile = "<img src=x onerror='window.hacked=1'>"
     await page.evaluate(
         "text => (model.set('notices', [text]), model.set('message', text), model.set('state', 'failed'))", hostile
@@ -57,8 +80,7 @@ async def test_a_page_without_a_microphone_shows_the_reason(browser: Any) -> Non
     assert await page.get_by_role("button", name="Mute").get_attribute("aria-pressed") == "true"
 
 
-async def test_status_and_figures(browser: Any) -> None:
-    page = await shown(browser, "webrtc", TRAITS)
+async def test_status_and_figures(page: Any) -> None:
     assert await page.evaluate("sdp => module.withoutLocalNames(sdp)", OFFER) == OFFER.replace(
         OFFER.split("\r\n")[1] + "\r\n", ""
     )
