@@ -12,7 +12,7 @@ import pytest
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator.conversation import Conversation
-from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber, Transcript
+from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber
 from tests.simulator.rig import encoded, spoken
 
 SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, please", "Good morning to you"]
@@ -79,19 +79,6 @@ async def test_the_oldest_is_forgotten_first() -> None:
     await words(known, audio, rate_hz=24_000)
     assert len(known._known) == KNOWN_LIMIT
     assert "0" not in known._known
-
-
-async def test_deleted_items_leave_nothing() -> None:
-    recordings = conversation()
-    recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    search = asyncio.get_running_loop().create_future()
-    search.set_result(Transcript(SENTENCES[0]))
-    recordings.expect_words("item", search)
-    assert recordings.words("item") == SENTENCES[0]
-    recordings.follow(events.ConversationItemDelete(item_id="item"))
-    assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._lengths, recordings._searches) == ({}, {}, {})
-    assert recordings._n_bytes == 0
 
 
 def item(item_id: str) -> Item:
