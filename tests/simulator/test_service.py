@@ -15,6 +15,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from rtnb.simulator import Simulator
+from rtnb.simulator.admission import MAX_LIFETIME_S
 from tests.simulator.plain import HANDSHAKE, Answer, fetch, gone
 
 GA, OPENAI, PREVIEW = "/openai/v1/realtime", "/v1/realtime", "/openai/realtime"
@@ -298,8 +299,13 @@ async def test_a_key_expires_and_the_open_session_goes_on(
         await ws.receive_json()
         clock.now += 1
         assert (await fetch(sim.url + GA_OK, "GET", headers=HANDSHAKE | headers)).status == 401
-        offer = await fetch(f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0")
-        assert (offer.status, "expired" in offer.text) == (401, True)
+        for remembered in (True, False):
+            offer = await fetch(
+                f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0"
+            )
+            assert (offer.status, "expired" in offer.text) == (401, remembered)
+            clock.now += MAX_LIFETIME_S
+            await post(sim, "/v1/realtime/client_secrets", {})  # a new one: it is forgotten at last
         await ws.send_json({"type": "input_audio_buffer.clear"})
         assert (await ws.receive_json())["type"] == "input_audio_buffer.cleared"
 
