@@ -148,6 +148,12 @@ def test_every_word_comes_before_the_audio_it_begins_in_and_time_never_runs_back
     assert low * total / 48 <= took_ms <= high * total / 48
 
 
+def test_a_delta_comes_up_to_30_ms_later_than_planned() -> None:
+    rig = run(replied(world(latency="realistic", scenario={"steps": [{"say": LONG}]})))
+    late = [at - offset / 3 for at, offset in deltas(rig)]
+    assert 10 < max(late) - min(late) <= 30.5
+
+
 @pytest.mark.parametrize(
     "text, tokens",
     [
