@@ -48,10 +48,15 @@ def test_it_survives_json_and_stays_as_it_is() -> None:
     assert scenario.faults == (Fault("jitter", value=40), Fault("http", value=429, times=1))
 
 
-def test_a_step_has_a_timing_of_its_own() -> None:
+@pytest.mark.parametrize(
+    "latency, step",
+    [(None, {"timing": {"first_delta_ms": 900, "jitter_ms": 0}}), ("first_delta_ms=900,jitter_ms=0", {})],
+    ids=["of a step", "of the scenario"],
+)
+def test_a_scenario_and_each_step_may_have_their_own_timing(latency: str | None, step: dict[str, Any]) -> None:
     async def talk() -> TimedRig:
-        steps = [{"say": "Hm.", "timing": {"first_delta_ms": 900, "jitter_ms": 0}}]
-        async with TimedRig(world(latency="fast", scenario={"steps": steps})) as rig:
+        scenario = {"steps": [{"say": "Hm.", **step}], **({"latency": latency} if latency else {})}
+        async with TimedRig(world(latency="fast", scenario=scenario)) as rig:
             await rig.ask("hello")
             return rig
 
