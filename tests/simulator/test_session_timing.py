@@ -173,6 +173,13 @@ def test_text_comes_in_words_with_their_space_and_single_punctuation(text: str, 
     assert rig.when("response.output_text.delta")[0] >= 476 - 280
 
 
+def test_words_without_sound_are_written_and_nothing_is_played() -> None:
+    rig = run(replied(world(latency="realistic", scenario={"steps": [{"say": "\n "}]})))
+    assert [one["delta"] for one in rig.of("response.output_audio_transcript.delta")] == ["\n "]
+    assert rig.sent() == b""
+    assert rig.last("response.done")["response"]["status"] == "completed"
+
+
 def test_presets_are_named_and_changed() -> None:
     realistic = LatencyProfile.parse("realistic")
     assert realistic == LatencyProfile()
