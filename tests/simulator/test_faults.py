@@ -32,7 +32,7 @@ CLEARED, DELTA, DONE = "input_audio_buffer.cleared", "response.output_audio.delt
 
 @dataclass
 class Seen:
-    """What one client received."""
+    """Messages that one client received, and how its connection ended."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     close_code: int | None = None
