@@ -19,6 +19,8 @@ from rtnb.protocol import Item
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator.responder import Call, ChatResponder, Say, Turn
 from rtnb.simulator.transcriber import ExactTranscriber, Transcript, open_transcriber
+from tests.simulator.rig import WRITTEN, Rig, encoded, spoken, world
+from tests.simulator.test_usage import picture
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -66,15 +68,12 @@ def answering(status: int, body: str, headers: dict[str, str] | None = None) -> 
     return handler
 
 
-def turn(tools: Any = ()) -> Turn:
-    hi = Item(type="message", role="user", content=(ContentPart(type="input_text", text="Hi"),))
-    return Turn(
-        items=lambda: iter([hi]), last=hi, instructions="Be kind.", tools=tools, tool_choice="auto", heard_ms=0.0
-    )
+HI = Item(type="message", role="user", content=(ContentPart(type="input_text", text="Hi"),))
+TURN = Turn(items=lambda: iter([HI]), last=HI, instructions="Be kind.", tools=(), tool_choice="auto", heard_ms=0.0)
 
 
-async def replies(responder: ChatResponder, **more: Any) -> list[Say | Call]:
-    return [piece async for piece in responder.respond(turn(**more))]
+async def replies(responder: ChatResponder) -> list[Say | Call]:
+    return [piece async for piece in responder.respond(TURN)]
 
 
 async def test_the_reply_comes_by_sentences_and_joined_it_is_the_reply(serve: Serve) -> None:
@@ -96,7 +95,7 @@ async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> No
         return response
 
     brain = ChatResponder(await serve(handler), "m")
-    async with contextlib.aclosing(brain.respond(turn())) as reply:
+    async with contextlib.aclosing(brain.respond(TURN)) as reply:
         assert await anext(reply) == Say("First.")
         heard.set()
         assert [piece async for piece in reply] == [Say(" Second.")]
@@ -127,15 +126,30 @@ async def test_what_is_sent(serve: Serve) -> None:
         seen.update(await request.json(), key=request.headers.get("Authorization"))
         return await streaming({"content": "ok"})(request)
 
-    tool = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
-    await replies(ChatResponder(await serve(handler), "llama", KEY), tools=[tool])
-    assert seen["model"] == "llama"
-    assert seen["stream"] is True
-    assert seen["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
-    assert seen["tools"] == [
-        {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}},
-    ]
-    assert seen["key"] == f"Bearer {KEY}"
+    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    responder = ChatResponder(await serve(handler), "llama", KEY)
+    square = ContentPart(type="input_image", image_url=picture(1, 1))
+    async with Rig(world(make_responder=lambda number: responder)) as rig:
+        await rig.set(instructions="Be kind.", tools=[{"type": "function", **function}])
+        rig.write("Hi")
+        for name in ("f", "g"):
+            rig.add(type="function_call", name=name, call_id=name, arguments="{}")
+        for name in ("f", "g"):
+            rig.add(type="function_call_output", call_id=name, output="1")
+        rig.add(type="message", role="user", content=(ContentPart(type="input_audio", audio=encoded(spoken())),))
+        rig.add(type="message", role="user", content=(ContentPart(type="input_text", text="Look"), square))
+        rig.respond(**WRITTEN)
+        await rig.until("response.done")
+        assert rig.said() == "ok"
+    assert (seen["model"], seen["stream"], seen["key"]) == ("llama", True, f"Bearer {KEY}")
+    assert seen["tools"] == [{"type": "function", "function": function}]
+    system, user, called, first, second, heard, shown = seen["messages"]
+    assert system == {"role": "system", "content": "Be kind."}
+    assert user == {"role": "user", "content": "Hi"}
+    assert [call["function"]["name"] for call in called["tool_calls"]] == ["f", "g"]  # parallel calls: one message
+    assert (first["tool_call_id"], second["tool_call_id"]) == ("f", "g")
+    assert "not transcribed" in heard["content"]
+    assert [part["type"] for part in shown["content"]] == ["text", "image_url"]
 
 
 async def test_very_long_lines_are_read(serve: Serve) -> None:
@@ -144,21 +158,34 @@ async def test_very_long_lines_are_read(serve: Serve) -> None:
     assert pieces == [Say(long)]
 
 
+NO_WAY = json.dumps({"error": {"message": f"no\nway with {KEY}"}})
+
+
 @pytest.mark.parametrize(
-    "status, code, type_",
+    "handler, code, type_, words",
     [
-        (400, None, "invalid_request_error"),
-        (401, "invalid_api_key", "invalid_request_error"),
-        (404, "model_not_found", "invalid_request_error"),
-        (500, None, "server_error"),
+        (answering(400, NO_WAY), None, "invalid_request_error", "answered 400: no way with .key."),
+        (answering(401, NO_WAY), "invalid_api_key", "invalid_request_error", "answered 401: no way with .key."),
+        (answering(404, NO_WAY), "model_not_found", "invalid_request_error", "answered 404: no way with .key."),
+        (answering(500, NO_WAY), None, "server_error", "answered 500: no way with .key."),
+        (streaming(b"data: <html>\n\n"), "bad_stream", "server_error", "not one of a chat service"),
+        (
+            streaming(b'data: {"error": {"message": "out of memory"}}\n\n'),
+            "bad_stream",
+            "server_error",
+            "out of memory",
+        ),
+        (answering(200, '{"choices": []}'), "bad_stream", "server_error", "ended in the middle"),
+        (streaming({"content": "Half a"}, done=False), "bad_stream", "server_error", "ended in the middle"),
+        (answering(200, ""), "bad_stream", "server_error", "ended in the middle"),
     ],
 )
-async def test_a_refusal_says_why_and_shows_no_key(serve: Serve, status: int, code: str | None, type_: str) -> None:
-    body = json.dumps({"error": {"message": f"no\nway with {KEY}"}})
-    with pytest.raises(ServiceError) as caught:
-        await replies(ChatResponder(await serve(answering(status, body)), "m", KEY))
+async def test_what_goes_wrong_is_explained_and_shows_no_key(
+    serve: Serve, handler: Handler, code: str | None, type_: str, words: str
+) -> None:
+    with pytest.raises(ServiceError, match=words) as caught:
+        await replies(ChatResponder(await serve(handler), "m", KEY))
     assert (caught.value.code, caught.value.type) == (code, type_)
-    assert f"answered {status}: no way with [key]" in str(caught.value)
     assert KEY not in str(caught.value)
 
 
@@ -166,22 +193,6 @@ async def test_too_many_requests_says_how_long_to_wait(serve: Serve) -> None:
     with pytest.raises(RateLimited) as caught:
         await replies(ChatResponder(await serve(answering(429, "slow down", {"Retry-After": "3"})), "m"))
     assert caught.value.retry_after_ms == 3000
-
-
-@pytest.mark.parametrize(
-    "handler, words",
-    [
-        (streaming(b"data: <html>\n\n"), "not one of a chat service"),
-        (streaming(b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
-        (answering(200, '{"choices": []}'), "ended in the middle"),
-        (streaming({"content": "Half a"}, done=False), "ended in the middle"),
-        (answering(200, ""), "ended in the middle"),
-    ],
-)
-async def test_a_bad_stream_is_explained(serve: Serve, handler: Handler, words: str) -> None:
-    with pytest.raises(ServiceError, match=words) as caught:
-        await replies(ChatResponder(await serve(handler), "m"))
-    assert caught.value.code == "bad_stream"
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:

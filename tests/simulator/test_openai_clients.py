@@ -14,7 +14,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from rtnb.audio import read_wav
 from rtnb.simulator import Simulator
-from tests.simulator.rig import chunks, encoded, spoken
+from tests.simulator.rig import chunks, encoded
 from tests.simulator.test_session import WEATHER
 
 
@@ -71,20 +71,6 @@ async def test_a_spoken_turn_of_a_recording(connection: Any, shared_speech: Call
     assert order == [f"input_audio_buffer.{w}" for w in ("speech_started", "speech_stopped", "committed")]
     assert events[-1].response.status == "completed"
     assert "I heard you speak for" in events[-1].response.output[0].content[0].transcript
-
-
-async def test_a_barge_in() -> None:
-    with Simulator(latency="fast,audio_rate=1", voice="babble") as sim:
-        async with (
-            AsyncOpenAI(base_url=f"{sim.url}/openai/v1", api_key=sim.key) as client,
-            client.realtime.connect(model="any") as connection,
-        ):
-            await answered(connection, "Count to ten", "response.output_audio.delta")
-            await speak(connection, encoded(spoken()))
-            done = (await until(connection, "response.done"))[-1].response
-            assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
-            await connection.conversation.item.truncate(item_id=done.output[0].id, content_index=0, audio_end_ms=10)
-            await until(connection, "conversation.item.truncated")
 
 
 async def test_a_tool_call(connection: Any) -> None:

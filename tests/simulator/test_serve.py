@@ -158,8 +158,6 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
     "words, said",
     [
         (("--latency", "slow"), "latency 'slow' is not known"),
-        (("--scenario", "/nowhere.json"), "cannot be read"),
-        (("--chat-url", "nonsense"), "address of the chat service is none"),
         (("--host", "192.0.2.1"), "192.0.2.1"),
         (("--workers", "2", "--scenario", "/nowhere.json"), "cannot be read"),
         (("--workers", "2", "--class"), "--class works with one worker"),

@@ -14,9 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from rtnb.protocol import SessionConfig
 from rtnb.simulator import Simulator
-from rtnb.simulator.admission import MAX_LIFETIME_S, KeyRing
+from rtnb.simulator.admission import MAX_LIFETIME_S
 from tests.simulator.plain import HANDSHAKE, Answer, fetch, gone
 
 GA, OPENAI, PREVIEW = "/openai/v1/realtime", "/v1/realtime", "/openai/realtime"
@@ -300,27 +299,15 @@ async def test_a_key_expires_and_the_open_session_goes_on(
         await ws.receive_json()
         clock.now += 1
         assert (await fetch(sim.url + GA_OK, "GET", headers=HANDSHAKE | headers)).status == 401
-        offer = await fetch(f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0")
-        assert (offer.status, "expired" in offer.text) == (401, True)
+        for remembered in (True, False):
+            offer = await fetch(
+                f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0"
+            )
+            assert (offer.status, "expired" in offer.text) == (401, remembered)
+            clock.now += MAX_LIFETIME_S
+            await post(sim, "/v1/realtime/client_secrets", {})  # a new one: it is forgotten at last
         await ws.send_json({"type": "input_audio_buffer.clear"})
         assert (await ws.receive_json())["type"] == "input_audio_buffer.cleared"
-
-
-def test_the_key_ring_knows_its_own_keys_for_their_time_and_shows_none() -> None:
-    clock = Clock()
-    ring = KeyRing("mine-and-secret", wall=clock)
-    assert len(KeyRing(wall=clock).key) >= 32
-    assert ring.owner("mine-and-secret") == ""
-    value, grant = ring.mint(SessionConfig(instructions="x"), lifetime_s=10)
-    others = ("", "mine", "mine-and-secret ", "Mine-and-secret", "ключ", "\udcff", value)
-    assert [other for other in others if ring.owner(other) is not None] == []
-    shown = f"{ring!r} {ring} {grant!r}"
-    assert not [secret for secret in ("mine-and-secret", value) if secret in shown]
-    clock.now += 11
-    assert (ring.grant(value), ring.grant("ek_other")) == (grant, None)  # expired, but told from a wrong one …
-    clock.now += MAX_LIFETIME_S
-    ring.mint(SessionConfig(), lifetime_s=10)
-    assert ring.grant(value) is None  # … for a while
 
 
 # --- life of a socket -------------------------------------------------------------------------------------------------

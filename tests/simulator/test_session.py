@@ -151,14 +151,6 @@ async def test_instructions_of_one_response_are_shown_and_empty_ones_count(rig: 
     assert "whales" not in await rig.answer("hello", instructions="")
 
 
-async def test_a_limit_of_tokens_ends_the_response_incomplete(rig: Rig) -> None:
-    done = await rig.ask("Please say much more than this.", max_output_tokens=5, **WRITTEN)
-    assert done["status"] == "incomplete"
-    assert done["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
-    assert done["output"][0]["status"] == "incomplete"
-    assert done["usage"]["output_tokens"] == 5
-
-
 async def test_a_reply_that_just_fits_is_complete(rig: Rig) -> None:
     used = (await rig.ask("joke", **WRITTEN))["usage"]["output_tokens"]
     assert (await rig.ask("joke", **WRITTEN, max_output_tokens=used))["status"] == "completed"
@@ -196,8 +188,8 @@ async def test_cancelling_a_response_that_is_over_does_not_cancel_the_next() -> 
         rig.send(events.ResponseCancel(response_id="resp_old"))
         assert (await rig.refusal())["code"] == "response_cancel_not_active"
         assert not rig.of("response.done")
-        rig.send(events.ResponseCancel())
-        await rig.until("response.done")
+        rig.send(events.ResponseCancel())  # this one, although it is not announced yet
+        assert await rig.until("response.done") == ["response.created", "response.done"]
         assert rig.last("response.done")["response"]["status"] == "cancelled"
 
 
@@ -210,14 +202,6 @@ async def test_one_response_at_a_time_also_before_it_is_announced() -> None:
         assert (error["code"], error["event_id"]) == ("conversation_already_has_active_response", "r")
         await rig.until("response.done")
         assert len(rig.of("response.created")) == 1
-
-
-async def test_a_response_that_is_not_announced_yet_can_be_cancelled() -> None:
-    async with Rig(world(latency="fast,response_created_ms=10000")) as rig:
-        rig.respond()
-        rig.send(events.ResponseCancel())
-        assert await rig.until("response.done") == ["response.created", "response.done"]
-        assert rig.last("response.done")["response"]["status"] == "cancelled"
 
 
 async def test_responses_outside_the_conversation_run_side_by_side() -> None:
@@ -261,6 +245,7 @@ async def test_an_item_gives_back_the_sound_that_was_sent(rig: Rig) -> None:
     done = await rig.ask("hello")
     sent = rig.sent()
     assert (await rig.retrieved(done["output"][0]["id"])).audio == sent
+    assert len(done["output"][0]["id"]) <= 32  # the longest that the service takes
     mine = encoded(spoken())
     part = ContentPart(type="input_audio", audio=mine)
     rig.write("between")
@@ -359,13 +344,8 @@ async def test_an_append_of_15_mib_is_taken_and_one_above_is_refused(rig: Rig) -
 async def test_a_transcription_session_answers_nothing() -> None:
     async with Rig(transcription=True) as rig:
         assert rig.frames[0]["session"]["type"] == "transcription"
-        assert await rig.listen(spoken()) == [
-            "input_audio_buffer.speech_started",
-            "input_audio_buffer.speech_stopped",
-            "input_audio_buffer.committed",
-            "conversation.item.added",
-            "conversation.item.done",
-        ]
+        buffer = [f"input_audio_buffer.{what}" for what in ("speech_started", "speech_stopped", "committed")]
+        assert await rig.listen(spoken()) == [*buffer, *CALLS["ga"][:2]]
         assert await rig.rest() == []
         rig.respond()
         assert (await rig.refusal())["event_id"] == "r"
@@ -382,10 +362,6 @@ async def test_the_same_seed_says_the_same() -> None:
     first, again, other = await talk(1), await talk(1), await talk(2)
     assert first == again
     assert first[0]["session"]["id"] != other[0]["session"]["id"]
-
-
-async def test_ids_are_short_enough_to_be_sent_back(rig: Rig) -> None:
-    assert len((await rig.ask("hello"))["output"][0]["id"]) <= 32
 
 
 @both
@@ -417,14 +393,6 @@ async def test_an_answer_reads_no_more_items_in_a_long_conversation(rig: Rig) ->
         await rig.ask("hello", **WRITTEN)
         n_read.append(entries.n_read - n_before)
     assert max(n_read[1:]) - min(n_read[1:]) <= 3  # the two greetings have different lengths
-
-
-async def test_the_session_ends_after_its_time() -> None:
-    async with Rig(world(session_s=0.01)) as rig:
-        assert (await rig.refusal())["code"] == "session_expired"
-        assert await rig.next() is None
-        assert rig.close is not None
-        assert rig.close.code == 1001
 
 
 @pytest.mark.parametrize("bound", ["messages", "bytes"])

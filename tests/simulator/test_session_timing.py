@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import selectors
 from collections.abc import Coroutine
 from itertools import pairwise
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from rtnb.protocol import events
-from rtnb.protocol.values import Transcription
+from rtnb.protocol.values import PCM16, PCMU, Transcription
+from rtnb.simulator import LatencyProfile
 from rtnb.simulator.delivery import InputScheduler
 from rtnb.simulator.responder import Say
 from tests.simulator.rig import VAD_ONLY, Rig, World, spoken, world
+
+LONG = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen"  # no comma: no pause
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -79,9 +83,9 @@ def deltas(rig: TimedRig) -> list[tuple[float, float]]:
     return [(at - out[0][0], offset) for at, offset in out]
 
 
-async def replied(shared: World) -> TimedRig:
+async def replied(shared: World, **settings: Any) -> TimedRig:
     """A reply to nothing, to its end."""
-    async with TimedRig(shared) as rig:
+    async with TimedRig(shared, settings=settings or None) as rig:
         rig.respond()
         await rig.until("rate_limits.updated")
         return rig
@@ -115,6 +119,73 @@ def test_the_realistic_profile_is_what_was_measured() -> None:
     done = rig.when("response.done")[0]
     assert rig.when("rate_limits.updated")[0] - done == pytest.approx(43)
     assert (done - 196) * 3 == pytest.approx(len(rig.sent()) / 48, abs=3 * 650)  # three times as fast as it plays
+
+
+@pytest.mark.parametrize("format_", [PCM16, PCMU], ids=lambda one: one.type)
+def test_delta_sizes_are_those_of_the_recorded_replies(format_: Any) -> None:
+    """Azure OpenAI realtime quickstart, output samples, API version 2024-10-01-preview."""
+    rig = run(replied(world(latency="realistic", scenario={"steps": [{"say": LONG}]}), output_format=format_))
+    sizes = [len(one.delta) for one in rig.events if isinstance(one, events.ResponseOutputAudioDelta)]
+    recorded = [4800, 7200, 12000, 12000, 12000, 12000]
+    assert sizes[:6] == [size if format_ is PCM16 else size // 6 for size in recorded]
+    assert max(sizes) <= 28_800
+
+
+@pytest.mark.parametrize("latency", ["realistic", "real_time", "fast"])
+def test_every_word_comes_before_the_audio_it_begins_in_and_time_never_runs_back(latency: str) -> None:
+    rig = run(replied(world(latency=latency, scenario={"steps": [{"say": LONG}]})))
+    total, told, sent = len(rig.sent()), 0, 0
+    for event in rig.events:
+        if isinstance(event, events.ResponseOutputAudioTranscriptDelta):
+            told += len(event.delta)
+        elif isinstance(event, events.ResponseOutputAudioDelta):
+            assert told / len(LONG) > sent / total - 0.1  # words take about as long as they have letters
+            sent += len(event.delta)
+    assert (told, sent) == (len(LONG), total)
+    assert rig.times == sorted(rig.times)
+    took_ms = rig.when("response.output_audio.done")[0] - rig.when("response.output_audio.delta")[0]
+    low, high = {"realistic": (0.1, 0.5), "real_time": (0.8, 1.0), "fast": (0, 0)}[latency]
+    assert low * total / 48 <= took_ms <= high * total / 48
+
+
+def test_a_delta_comes_up_to_30_ms_later_than_planned() -> None:
+    rig = run(replied(world(latency="realistic", scenario={"steps": [{"say": LONG}]})))
+    late = [at - offset / 3 for at, offset in deltas(rig)]
+    assert 10 < max(late) - min(late) <= 30.5
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("Hello! How can I help?", ["Hello", "!", " How", " can", " I", " help", "?"]),
+        ("It's 3.5 km, well-known.", ["It's", " 3.5", " km", ",", " well-known", "."]),
+        ("你好 world。", ["你", "好", " world", "。"]),
+        ("مرحبا، بك", ["مرحبا", "،", " بك"]),
+        ("नमस्ते दुनिया।", ["नमस्ते", " दुनिया", "।"]),
+        ("end. ", ["end", ". "]),
+        ("...", [".", ".", "."]),
+    ],
+)
+def test_text_comes_in_words_with_their_space_and_single_punctuation(text: str, tokens: list[str]) -> None:
+    shared = world(latency="realistic", scenario={"steps": [{"say": text}]})
+    rig = run(replied(shared, output_modalities=("text",)))
+    assert [one["delta"] for one in rig.of("response.output_text.delta")] == tokens
+    assert rig.when("response.output_text.delta")[0] >= 476 - 280
+
+
+def test_words_without_sound_are_written_and_nothing_is_played() -> None:
+    rig = run(replied(world(latency="realistic", scenario={"steps": [{"say": "\n "}]})))
+    assert [one["delta"] for one in rig.of("response.output_audio_transcript.delta")] == ["\n "]
+    assert rig.sent() == b""
+    assert rig.last("response.done")["response"]["status"] == "completed"
+
+
+def test_presets_are_named_and_changed() -> None:
+    realistic = LatencyProfile.parse("realistic")
+    assert realistic == LatencyProfile()
+    changed = dataclasses.replace(realistic, first_delta_ms=300, jitter_ms=20)
+    assert LatencyProfile.parse(" first_delta_ms = 300, jitter_ms=20") == changed
+    assert LatencyProfile.parse("fast,audio_rate=1").audio_rate == 1
 
 
 def test_a_transcription_takes_its_time() -> None:

@@ -159,19 +159,6 @@ async def test_formats_have_no_effect_on_the_tracks() -> None:
         assert seconds == pytest.approx(len(spoken(silence_ms=200)) / 24_000, abs=0.15)
 
 
-async def test_who_watches_hears_the_session_and_what_comes() -> None:
-    async with call() as rig:
-        await rig.ask("Well?")
-        await rig.rest()
-        ear = rig.session.listen()
-        texts = rig.session.outgoing.texts(ear)
-        assert '"session.created"' in await anext(texts)
-        rig.send(events.InputAudioBufferClear())
-        assert '"input_audio_buffer.cleared"' in await anext(texts)
-        await texts.aclose()
-        rig.session.outgoing.leave(ear)
-
-
 def test_responses_play_one_after_the_other_and_wait_for_late_sound() -> None:
     playout = Playout()
     assert [e.type for e in playout.push("a", "1", b"\1" * 1000)] == [STARTED]

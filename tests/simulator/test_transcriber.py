@@ -12,7 +12,7 @@ import pytest
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator.conversation import Conversation
-from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber, Transcript
+from rtnb.simulator.transcriber import ExactTranscriber
 from tests.simulator.rig import encoded, spoken
 
 SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, please", "Good morning to you"]
@@ -71,27 +71,15 @@ async def test_who_knows_nothing_writes_nothing_and_silence_is_not_learned() -> 
         assert await words(known, audio, rate_hz=24_000) is None
 
 
-async def test_the_oldest_is_forgotten_first() -> None:
+@pytest.mark.parametrize("bound, most", [("KNOWN_LIMIT", 2), ("KNOWN_LIMIT_BYTES", 4 * 24_000)])
+async def test_the_oldest_is_forgotten_first(bound: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"rtnb.simulator.transcriber.{bound}", most)
     known = ExactTranscriber()
-    audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
-    for i in range(KNOWN_LIMIT + 1):
-        known.learn(f"{i}", audio[: 24 * 200 + i])
-    await words(known, audio, rate_hz=24_000)
-    assert len(known._known) == KNOWN_LIMIT
-    assert "0" not in known._known
-
-
-async def test_deleted_items_leave_nothing() -> None:
-    recordings = conversation()
-    recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    search = asyncio.get_running_loop().create_future()
-    search.set_result(Transcript(SENTENCES[0]))
-    recordings.expect_words("item", search)
-    assert recordings.words("item") == SENTENCES[0]
-    recordings.follow(events.ConversationItemDelete(item_id="item"))
-    assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._lengths, recordings._searches) == ({}, {}, {})
-    assert recordings._n_bytes == 0
+    sounds = [spoken(text, silence_ms=0, lead_ms=0)[:24_000] for text in SENTENCES[:3]]
+    for text, sound in zip(SENTENCES, sounds, strict=False):
+        known.learn(text, sound)
+    found = [await words(known, sound, rate_hz=24_000) for sound in sounds]
+    assert found == [None, *SENTENCES[1:3]]
 
 
 def item(item_id: str) -> Item:
@@ -113,18 +101,6 @@ def test_the_oldest_audio_is_dropped_at_the_bound(monkeypatch: pytest.MonkeyPatc
     recordings.add("e", bytes(9600), media_type="audio/pcm")  # the newest keeps its own, whatever its size
     assert list(recordings._audio) == ["e"]
     assert recordings._n_bytes == 9600
-
-
-async def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = ExactTranscriber()
-    audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
-    known.learn("first", audio)
-    assert await words(known, audio, rate_hz=24_000) == "first"
-    monkeypatch.setattr("rtnb.simulator.transcriber.KNOWN_LIMIT_BYTES", 4 * len(audio))
-    for name in ("first", "second", "third"):
-        known.learn(name, audio)
-    assert list(known._known) == ["second", "third"]
-    assert known._n_bytes == sum(shape.nbytes for _, shape in known._known.values())
 
 
 async def test_no_step_of_a_search_among_many_utterances_is_long() -> None:

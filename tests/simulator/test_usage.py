@@ -150,7 +150,8 @@ async def test_a_session_with_truncation_disabled_fails_the_response_and_lives_o
 async def test_no_response_exceeds_its_token_limit(cap: int, modality: str) -> None:
     async with Rig(world(scenario={"steps": [{"say": ANSWERS[0]}]})) as rig:
         done = await rig.ask("Go on.", max_output_tokens=cap, output_modalities=(modality,))
-        assert done["status"] == "incomplete"
+        assert (done["status"], done["output"][0]["status"]) == ("incomplete", "incomplete")
+        assert done["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
         assert (cap if modality == "text" else 1) <= done["usage"]["output_tokens"] <= cap
 
 

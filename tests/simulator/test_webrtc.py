@@ -485,14 +485,3 @@ async def test_the_sample_page_of_the_preview_gets_a_key_calls_and_updates(sim: 
         assert (await caller.until("session.created")).session.voice == "verse"
         caller.send(events.SessionUpdate(session=SessionConfig(instructions=SAMPLE)))
         assert (await caller.until("session.updated")).session.instructions == SAMPLE
-
-
-async def test_the_same_in_ga(sim: Simulator) -> None:
-    asked = {"session": {"type": "realtime", "model": "m", "audio": {"output": {"voice": "verse"}}}}
-    keys = f"{sim.url}/openai/v1/realtime/client_secrets"
-    made = (await fetch(keys, headers={"api-key": sim.key}, json=asked)).body
-    assert made["value"].startswith("ek_")
-    assert made["session"]["id"].startswith("sess_")
-    assert 0 < made["expires_at"] - time.time() <= 600
-    async with calling(sim, key=made["value"]) as caller:
-        assert (await caller.until("session.created")).session.voice == "verse"
