@@ -173,8 +173,8 @@ def _attack(name: str, line: Line) -> None:
 
 async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
     """Run one attack; return how late the deltas of a conversation came meanwhile."""
-    texts = messages(100)
-    speech = texts[:35] + texts[-1:] * 45  # a turn every 8 s
+    frames = messages(100)
+    speech = frames[:35] + frames[-1:] * 45  # a turn every 8 s
     attacker = multiprocessing.get_context("spawn").Process(target=_attack, args=(name, line), daemon=True)
     stop = asyncio.Event()
     begin, memory, cpu = time.monotonic() + 3, memory_mb(pid), cpu_s(pid)
@@ -188,11 +188,10 @@ async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
         stop.set()
         return time.monotonic() - started
 
-    async with aiohttp.ClientSession() as http:
-        attacking = asyncio.create_task(attack())
-        talking = [asyncio.create_task(user(http, line, speech, 100, begin + 120, begin, stop=stop)) for _ in range(4)]
-        lasted = await attacking
-        seen = await asyncio.gather(*talking)
+    attacking = asyncio.create_task(attack())
+    talking = [asyncio.create_task(user(line, speech, 100, begin + 120, begin, stop=stop)) for _ in range(4)]
+    lasted = await attacking
+    seen = await asyncio.gather(*talking)
     late = [late for one in seen for late in one.late_ms]
     await asyncio.sleep(1)
     return {
