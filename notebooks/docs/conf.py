@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, Final
 
+from docutils import nodes
+from ipywidgets import DOMWidget
+
 import rtnb
 from rtnb.protocol import events
 from rtnb.protocol.preview import PREVIEW_TYPES
@@ -95,11 +98,18 @@ def restore(_app: Any, _what: str, name: str, _value: Any, _options: Any, lines:
     lines[:] = kept.pop(name, lines)
 
 
-def drop_bars(_app: Any, page: Any) -> None:
-    """Remove bars of progress from the outputs: what is kept of them stands at 0 %."""
+WIDGETS: Final = [name for name in dir(rtnb) if DOMWidget in getattr(getattr(rtnb, name), "__mro__", ())]
+
+
+def mend_outputs(_app: Any, page: Any) -> None:
+    """Remove bars of progress, which stand at 0 %, and name a widget instead of its one-line text."""
     for output in [*page.findall(lambda node: getattr(node, "attributes", {}).get("nb_element") == "mime_bundle")]:
-        if re.match(r"\w+: +0%\|", output.astext().lstrip()):
+        text = output.astext().lstrip()
+        if re.match(r"\w+: +0%\|", text):
             output.parent.remove(output)
+        elif (name := re.match(r"<(\w+)", text)) and name[1] in WIDGETS:
+            said = f"A widget, {name[1]}: open this lesson in JupyterLab to use it."
+            output.replace_self(nodes.paragraph("", "", nodes.emphasis("", said)))
 
 
 kept: Final[dict[str, list[str]]] = {}
@@ -108,7 +118,7 @@ kept: Final[dict[str, list[str]]] = {}
 def setup(app: Any) -> dict[str, bool]:
     """Register the functions above, `keep` and `restore` around napoleon, whose priority is 500."""
     app.connect("source-read", fill)
-    app.connect("doctree-read", drop_bars)
+    app.connect("doctree-read", mend_outputs)
     app.connect("autodoc-process-docstring", keep, priority=400)
     app.connect("autodoc-process-docstring", restore, priority=600)
     return {"parallel_read_safe": True}
