@@ -56,9 +56,10 @@ async def counting(latency: str) -> AsyncIterator[Rig]:
     async with call(world(latency=latency)) as rig:
         rig.write("Count to ten")
         rig.respond()
-        while not rig.of(STARTED):
-            await asyncio.sleep(0)
-            await rig.catch_up()
+        async with asyncio.timeout(10):
+            while not rig.of(STARTED):
+                await asyncio.sleep(0)
+                await rig.catch_up()
         rig.session.play(FRAME)
         yield rig
 

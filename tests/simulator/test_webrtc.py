@@ -49,12 +49,16 @@ async def received(caller: Caller) -> int:
     return sum(one.packetsReceived for one in stats.values() if one.type == "inbound-rtp")
 
 
+async def decoded(caller: Caller, n_frames: int) -> None:
+    """Return once so many frames are decoded."""
+    async with asyncio.timeout(10):
+        while len(caller.heard) < n_frames:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def heard_until_now(caller: Caller) -> None:
     """All that has come is decoded, and some more: the jitter buffer keeps the last four frames back."""
-    n_until = await received(caller) + 10
-    async with asyncio.timeout(10):
-        while len(caller.heard) < n_until:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await decoded(caller, await received(caller) + 10)
 
 
 def likeness(heard: np.ndarray[Any, Any], said: np.ndarray[Any, Any]) -> float:
@@ -157,8 +161,7 @@ async def test_speaking_up_silences_the_service(monkeypatch: pytest.MonkeyPatch)
             cleared = await caller.until("output_audio_buffer.cleared")
             assert cleared.response_id == long.response_id
             assert caller.events.index(cleared) < caller.events.index(cut)
-            while len(caller.heard) < n_until + 25:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await decoded(caller, n_until + 25)
         loud = [i for i, frame in enumerate(caller.heard) if np.abs(frame).max() > 0.01]
         assert loud[-1] - n_until < 10  # silent within 200 ms
         assert 20 * (loud[-1] - loud[0] + 1) == pytest.approx(cut.audio_end_ms, abs=100)
