@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.benchmarks.stage import ROOT, chromium, options
@@ -90,7 +91,8 @@ def try_command(command: str, folder: Path) -> None:
         print((folder / "log").read_text(encoding="utf-8", errors="replace"))
         raise
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # a command that failed has ended
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
 
 
