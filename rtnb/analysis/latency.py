@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from rtnb.audio import Audio, codec
+from rtnb.audio import Audio, Codec, codec
 from rtnb.protocol import events
 from rtnb.protocol.values import ServerVad, SessionConfig
 
@@ -39,13 +39,6 @@ AUDIBLE: Final = 10 ** (-50 / 20)
 
 POINTS: Final = ("commit", "created", "first token", "first audio", "first audible")
 """What happens after the start of a turn, in order."""
-
-_DELTAS = (
-    events.ResponseOutputAudioDelta,
-    events.ResponseOutputAudioTranscriptDelta,
-    events.ResponseOutputTextDelta,
-    events.ResponseFunctionCallArgumentsDelta,
-)
 
 
 class SpeechEnd:
@@ -92,6 +85,12 @@ class SpeechEnd:
         return None
 
 
+def _samples(data: bytes, form: Codec) -> tuple[Audio, bytes]:
+    """Decode what is there of whole samples; the rest is the first half of the next one."""
+    stop = len(data) // form.bytes_per_sample * form.bytes_per_sample
+    return form.decode(data[:stop]), data[stop:]
+
+
 @dataclass
 class TurnLatency:
     """Times of the points of one turn, on the log's monotonic clock; None where one was not reached."""
@@ -113,6 +112,8 @@ class TurnLatency:
     """Whether the end of speech was found in the audio that was sent."""
     _plays_s: float = 0.0
     """When the next piece of its sound would be played."""
+    _half: bytes = b""
+    """The first half of a sample; the other comes with the next delta."""
 
     @property
     def start(self) -> str:
@@ -178,6 +179,7 @@ class LatencyMeter:
         """The part of it that belongs to earlier turns."""
         self._waiting: TurnLatency | None = None
         self._growing: dict[str, TurnLatency] = {}
+        self._half = b""
 
     def feed(self, rows: Iterable[Any]) -> None:
         """Take in the next rows of an `EventLog`."""
@@ -187,21 +189,19 @@ class LatencyMeter:
     def _take(self, event: Any, at_s: float) -> None:
         match event:
             case events.InputAudioBufferAppend():
-                before_ms = self._sent_ms[-1] if self._sent_ms else 0.0
-                self._sent_ms.append(before_ms + len(event.audio) / self._config.input_format.bytes_per_ms)
+                form, before_ms = self._config.input_format, self._sent_ms[-1] if self._sent_ms else 0.0
+                self._sent_ms.append(before_ms + len(event.audio) / form.bytes_per_ms)
                 self._sent_s.append(at_s)
-                form = self._config.input_format
-                samples = codec(form.type).decode(event.audio)
+                samples, self._half = _samples(self._half + event.audio, codec(form.type))
                 self._sound.take(samples, rate_hz=form.rate_hz, end_s=self._sent_ms[-1] / 1000)
             case events.SessionCreated() | events.SessionUpdated():
                 self._config = event.session
                 if isinstance(event, events.SessionCreated):
-                    self._ended_s = at_s  # what was heard before is of another session
+                    self._ended_s, self._half = at_s, b""  # what was heard before is of another session
             case events.InputAudioBufferSpeechStopped():
                 self._waiting = self._spoken("speech", event.audio_end_ms, at_s)
             case events.InputAudioBufferCommit():
-                total_ms = self._sent_ms[-1] if self._sent_ms else 0.0
-                self._waiting = self._spoken("push to talk", total_ms, at_s)
+                self._waiting = self._spoken("push to talk", self._sent_ms[-1] if self._sent_ms else 0.0, at_s)
             case events.InputAudioBufferCommitted():
                 self._waiting = self._waiting or TurnLatency("service", at_s)
                 self._waiting.commit_s = at_s
@@ -219,15 +219,19 @@ class LatencyMeter:
                 for turn in self.turns:
                     if turn.response_id == event.response_id:  # WebRTC: no sound passes here, the service plays it
                         turn.first_audio_s = turn.first_audible_s = at_s
-            case _ if isinstance(event, _DELTAS):
+            case (
+                events.ResponseOutputAudioDelta()
+                | events.ResponseOutputAudioTranscriptDelta()
+                | events.ResponseOutputTextDelta()
+                | events.ResponseFunctionCallArgumentsDelta()
+            ):
                 if growing := self._growing.get(event.response_id):
                     self._delta(growing, event, at_s)
 
     def _spoken(self, kind: Literal["speech", "push to talk"], end_ms: float, now_s: float) -> TurnLatency:
         """Return a turn whose audio ends at `end_ms`; the service counts the silence it waited for as part of it."""
         detection = self._config.turn_detection
-        waits = kind == "speech" and isinstance(detection, ServerVad)
-        waited_ms = getattr(detection, "silence_duration_ms", None) or 0 if waits else 0
+        waited_ms = (kind == "speech" and isinstance(detection, ServerVad) and detection.silence_duration_ms) or 0
         loud_s = self._sound.before((end_ms - waited_ms) / 1000)
         found = loud_s is not None and loud_s * 1000 > self._taken_ms
         self._taken_ms = max(self._taken_ms, end_ms)
@@ -260,7 +264,8 @@ class LatencyMeter:
         if turn.first_audio_s is None:
             turn.first_audio_s = at_s
         form = self._config.output_format
-        loud = np.flatnonzero(np.abs(codec(form.type).decode(event.delta)) > AUDIBLE)
+        samples, turn._half = _samples(turn._half + event.delta, codec(form.type))
+        loud = np.flatnonzero(np.abs(samples) > AUDIBLE)
         turn._plays_s = max(turn._plays_s, at_s)
         if len(loud):
             turn.first_audible_s = turn._plays_s + loud[0] / form.rate_hz

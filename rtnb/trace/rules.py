@@ -11,7 +11,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -19,7 +18,6 @@ import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.client.log import EventLog, LogRow, short
-from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET, SessionConfig
 from rtnb.redaction import mask_credentials, redact
@@ -103,8 +101,7 @@ class Facts:
         for row in getattr(rows, "context", ()):  # it has the format of the audio
             timeline.add(row)
         for row in rows:
-            with suppress(AudioError):  # a delta that ends in half a sample, whose other half is in the next one
-                self.latency.feed([row])
+            self.latency.feed([row])
             if (piece := timeline.add(row)) is not None and piece.samples:
                 self._add_audio(row, piece)
             self.rows.append(row)

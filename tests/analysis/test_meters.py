@@ -1,5 +1,6 @@
 """Latency and cost of a session, from logs made by hand and from a session with the simulator."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -42,6 +43,10 @@ def tone(*, silence_ms: int = 0) -> bytes:
     loud = np.full(2400, 0.5, np.float32)
     loud[: 24 * silence_ms] = 0
     return encode_pcm16(loud)
+
+
+def split(data: bytes, n_bytes: int) -> tuple[bytes, bytes]:
+    return data[:n_bytes], data[n_bytes:]
 
 
 def audio(*, silence_ms: int) -> events.ResponseOutputAudioDelta:
@@ -100,6 +105,19 @@ def test_silence_is_never_audible_and_a_missing_point_is_missing() -> None:
     assert meter.turns[0].ms("first audible") is None
     assert meter.to_frame()["first audible"].isna().all()
     assert repr(meter.turns[0]) == "<TurnLatency text: created 5 ms → first token 4 ms → first audio 0 ms>"
+
+
+@pytest.mark.parametrize("n_bytes", [1, 2399, 4799])
+def test_half_a_sample_waits_for_its_other_half(n_bytes: int) -> None:
+    data = tone(silence_ms=50)
+    deltas = [
+        (9 + i, dataclasses.replace(audio(silence_ms=0), delta=part)) for i, part in enumerate(split(data, n_bytes))
+    ]
+    sent = [(100 + i, events.InputAudioBufferAppend(audio=part)) for i, part in enumerate(split(data, n_bytes))]
+    spoken = [(110, stopped(100)), (120, dataclasses.replace(CREATED, response=Response(id="resp_2")))]
+    meter = measured([(0, CREATE), (5, CREATED), *deltas, *sent, *spoken])
+    assert meter.turns[0].ms("first audible") == pytest.approx(59.5, abs=0.6)  # the second half comes 1 ms later
+    assert meter.turns[1].found
 
 
 async def test_turns_of_a_real_session() -> None:
