@@ -2,7 +2,7 @@
 
 The points of a turn, in their order; each is when the event passed this computer:
 
-- *acoustic end*: the last loud sample came into the microphone, where one in the notebook is heard (`SpeechEnd`);
+- *acoustic end*: the last loud sample reached the microphone, where it is one of the notebook (`SpeechEnd`);
 - *end of speech*: the last loud sample was sent, before the silence that the server VAD waited for; found in the audio
   that was sent, so also with semantic VAD and push to talk. Where nothing loud was sent it is the commit, with typed
   text the request. A turn counts from here where its acoustic end is not known;
@@ -13,8 +13,8 @@ The points of a turn, in their order; each is when the event passed this compute
 - *first audible*: the first sample of that sound above −50 dB full scale, played from its arrival on. A loudspeaker's
   own buffer comes on top.
 
-Over WebRTC no sound passes here: both are when the service began to play, and the end of speech is when it told of it,
-less the silence it waited for.
+Over WebRTC no sound passes here: both are when the service began to play, and the end of speech is when its event came,
+less the silence that the service waited for.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class SpeechEnd:
 
     A block of 10 ms is loud above −50 dB full scale and 12 dB above the noise, which is the lowest level lately (it
     rises by 3 dB per second); a single loud block is a click (all chosen). The end is that of the last loud sample, in
-    simulation within 10 ms of the true end on average, at 30 dB of contrast. What the sound card and the way to this
-    computer take, some 10 ms, is before it; noise as loud as speech moves it.
+    simulation within 10 ms of the true end on average, at 30 dB of contrast. The microphone's hardware and the way to
+    this computer take some 10 ms, which are not counted; noise as loud as speech moves the end.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class SpeechEnd:
 
 
 def _samples(data: bytes, form: Codec) -> tuple[Audio, bytes]:
-    """Decode what is there of whole samples; the rest is the first half of the next one."""
+    """Decode the whole samples; return them and the byte that may be left over."""
     stop = len(data) // form.bytes_per_sample * form.bytes_per_sample
     return form.decode(data[:stop]), data[stop:]
 
@@ -179,7 +179,6 @@ class LatencyMeter:
         """The part of it that belongs to earlier turns."""
         self._waiting: TurnLatency | None = None
         self._growing: dict[str, TurnLatency] = {}
-        self._half = b""
 
     def feed(self, rows: Iterable[Any]) -> None:
         """Take in the next rows of an `EventLog`."""
@@ -189,15 +188,16 @@ class LatencyMeter:
     def _take(self, event: Any, at_s: float) -> None:
         match event:
             case events.InputAudioBufferAppend():
-                form, before_ms = self._config.input_format, self._sent_ms[-1] if self._sent_ms else 0.0
+                form = self._config.input_format
+                before_ms = self._sent_ms[-1] if self._sent_ms else 0.0
                 self._sent_ms.append(before_ms + len(event.audio) / form.bytes_per_ms)
                 self._sent_s.append(at_s)
-                samples, self._half = _samples(self._half + event.audio, codec(form.type))
+                samples, _ = _samples(event.audio, codec(form.type))  # half a sample is refused, or lost
                 self._sound.take(samples, rate_hz=form.rate_hz, end_s=self._sent_ms[-1] / 1000)
             case events.SessionCreated() | events.SessionUpdated():
                 self._config = event.session
                 if isinstance(event, events.SessionCreated):
-                    self._ended_s, self._half = at_s, b""  # what was heard before is of another session
+                    self._ended_s = at_s  # what was heard before is of another session
             case events.InputAudioBufferSpeechStopped():
                 self._waiting = self._spoken("speech", event.audio_end_ms, at_s)
             case events.InputAudioBufferCommit():
@@ -231,7 +231,7 @@ class LatencyMeter:
     def _spoken(self, kind: Literal["speech", "push to talk"], end_ms: float, now_s: float) -> TurnLatency:
         """Return a turn whose audio ends at `end_ms`; the service counts the silence it waited for as part of it."""
         detection = self._config.turn_detection
-        waited_ms = (kind == "speech" and isinstance(detection, ServerVad) and detection.silence_duration_ms) or 0
+        waited_ms = (detection.silence_duration_ms or 0) if kind == "speech" and isinstance(detection, ServerVad) else 0
         loud_s = self._sound.before((end_ms - waited_ms) / 1000)
         found = loud_s is not None and loud_s * 1000 > self._taken_ms
         self._taken_ms = max(self._taken_ms, end_ms)

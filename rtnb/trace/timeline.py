@@ -220,14 +220,17 @@ class Timeline:
         return piece
 
     def _place(self, row: LogRow, lane: Lane, form: Codec) -> range:
-        """Return the places of a row's samples; half a sample at its end waits for its other half."""
+        """Return the places of a row's samples.
+
+        Half a sample at the end of a delta waits for the next one; sent audio is refused then, or decoded by itself.
+        """
         data, item_id, size = audio_of(row.event), getattr(row.event, "item_id", ""), form.bytes_per_sample
         if row.audio_dropped_bytes:
             return range(-row.audio_dropped_bytes - 2, -2, size)
         start, stop = self._ends[lane], self._ends[lane] + len(data)
         self._held[lane] += data if self._most_bytes else b""
         self._ends[lane] = stop
-        if self._last.get(lane) == (item_id, start - 1):
+        if lane == "model" and self._last.get(lane) == (item_id, start - 1):
             start -= 1
         stop -= (stop - start) % size
         self._last[lane] = item_id, stop

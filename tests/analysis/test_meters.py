@@ -45,10 +45,6 @@ def tone(*, silence_ms: int = 0) -> bytes:
     return encode_pcm16(loud)
 
 
-def split(data: bytes, n_bytes: int) -> tuple[bytes, bytes]:
-    return data[:n_bytes], data[n_bytes:]
-
-
 def audio(*, silence_ms: int) -> events.ResponseOutputAudioDelta:
     return events.ResponseOutputAudioDelta(response_id="resp_1", item_id="item_2", delta=tone(silence_ms=silence_ms))
 
@@ -108,16 +104,21 @@ def test_silence_is_never_audible_and_a_missing_point_is_missing() -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [1, 2399, 4799])
-def test_half_a_sample_waits_for_its_other_half(n_bytes: int) -> None:
-    data = tone(silence_ms=50)
-    deltas = [
-        (9 + i, dataclasses.replace(audio(silence_ms=0), delta=part)) for i, part in enumerate(split(data, n_bytes))
+def test_half_a_sample_of_an_answer_waits_for_its_other_half(n_bytes: int) -> None:
+    data, delta = tone(silence_ms=50), audio(silence_ms=0)
+    pieces = [dataclasses.replace(delta, delta=part) for part in (data[:n_bytes], data[n_bytes:])]
+    meter = measured([(0, CREATE), (5, CREATED), (9, pieces[0]), (10, pieces[1])])
+    assert meter.turns[0].ms("first audible") == pytest.approx(59.5, abs=0.6)  # the second piece comes 1 ms later
+
+
+def test_sent_audio_that_ends_within_a_sample_does_not_move_what_follows() -> None:
+    sent = [
+        (100 * i, events.InputAudioBufferAppend(audio=part))
+        for i, part in enumerate((b"abc", tone(silence_ms=50), tone(silence_ms=50)))
     ]
-    sent = [(100 + i, events.InputAudioBufferAppend(audio=part)) for i, part in enumerate(split(data, n_bytes))]
-    spoken = [(110, stopped(100)), (120, dataclasses.replace(CREATED, response=Response(id="resp_2")))]
-    meter = measured([(0, CREATE), (5, CREATED), *deltas, *sent, *spoken])
-    assert meter.turns[0].ms("first audible") == pytest.approx(59.5, abs=0.6)  # the second half comes 1 ms later
-    assert meter.turns[1].found
+    meter = measured([*sent, (210, stopped(200)), (220, CREATED)])
+    assert meter.turns[0].found
+    assert meter.turns[0].ms("created") == pytest.approx(20, abs=1)
 
 
 async def test_turns_of_a_real_session() -> None:

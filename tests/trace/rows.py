@@ -11,7 +11,7 @@ import numpy as np
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS, Event
-from rtnb.trace.file import TraceWriter
+from rtnb.trace.file import MAX_BYTES, TraceWriter
 
 
 def log_of(*rows: tuple[float, Event]) -> EventLog:
@@ -33,9 +33,11 @@ def delta(ms: int, item: str = "a", value: int = 1000) -> Event:
 START = (10.0, events.InputAudioBufferCleared())
 
 
-def written(path: Path, rows: Iterable[LogRow], *marks: tuple[str, float, float], **manifest: Any) -> Path:
+def written(
+    path: Path, rows: Iterable[LogRow], *marks: tuple[str, float, float], max_bytes: int = MAX_BYTES, **manifest: Any
+) -> Path:
     """Write a trace of rows and reports of a speaker, and return its path."""
-    writer = TraceWriter(path.with_suffix(".part"), {"clock": {}, **manifest})
+    writer = TraceWriter(path.with_suffix(".part"), {"clock": {}, **manifest}, max_bytes=max_bytes)
     for row in rows:
         writer.add(row)
     for mark in marks:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtnb.protocol import events
-from rtnb.protocol.values import Response, SessionConfig, Usage
+from rtnb.protocol.values import ContentPart, Item, Response, SessionConfig, Usage
 from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.trace import Trace, save_trace
 from rtnb.trace.comparison import Comparison, compare
@@ -100,6 +100,14 @@ def test_the_table_in_a_cell_marks_words_and_shows_service_text_as_text(compared
     assert "&lt;b&gt;here&lt;/b&gt;" in html
     assert "<b>" not in html
     assert html.count("<del>") == html.count("</del>") > 0
+
+
+def test_a_role_that_a_service_invents_is_shown_as_text(tmp_path: Path) -> None:
+    item = Item(id="a", type="message", role="<img>", content=(ContentPart(type="text", text="Hello."),))
+    with Trace(written(tmp_path / "a.rtnb", log_of((1.0, events.ConversationItemAdded(item=item))))) as trace:
+        html = compare(trace, trace)._repr_html_()
+    assert "&lt;img&gt;" in html
+    assert "<img>" not in html
 
 
 def test_the_figure_has_a_lane_per_side_and_trace(compared: Comparison) -> None:

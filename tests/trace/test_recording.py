@@ -127,6 +127,15 @@ async def test_a_path_that_cannot_be_written_closes_the_session(tmp_path: Path) 
             await asyncio.sleep(0.01)
 
 
+def test_audio_takes_nine_tenths_of_the_bound_and_events_the_rest(tmp_path: Path) -> None:
+    log = log_of(START, *((11 + i / 10, events.InputAudioBufferAppend(audio=pcm(100))) for i in range(30)))
+    with Trace(written(tmp_path / "talk.rtnb", log, max_bytes=120_000)) as trace:
+        assert len(trace.events) == 31
+        kept = sum(len(row.event.audio) for row in trace.events.filter("*append"))
+        n_lines = sum(not row.audio_dropped_bytes for row in trace.events)
+        assert kept <= 108_000 < kept + 4_800 + 300 * n_lines
+
+
 async def test_a_bound_leaves_out_audio_first(tmp_path: Path) -> None:
     path = tmp_path / "talk.rtnb"
     async with rtnb.connect("sim", trace=path, trace_max_bytes=60_000, turn_detection=None, **FAST) as session:
@@ -179,6 +188,12 @@ def test_a_speaker_says_when_it_began_to_play(tmp_path: Path) -> None:
     with Trace(written(tmp_path / "talk.rtnb", rows, ("a", 200.0, 11.6))) as trace:
         assert not trace.heard_audio.read(1000, 1399).any()
         assert trace.heard_audio.read(1401, 1800).all()
+
+
+def test_sent_audio_that_ends_within_a_sample_does_not_move_what_follows(tmp_path: Path) -> None:
+    sent = [(11 + i, events.InputAudioBufferAppend(audio=part)) for i, part in enumerate((b"abc", pcm(100), pcm(100)))]
+    with Trace(written(tmp_path / "talk.rtnb", log_of(START, *sent))) as trace:
+        assert np.unique(trace.user_audio.read(1900, 3000) * 2**15).tolist() == [0, 1000]
 
 
 def test_half_a_sample_is_joined_with_its_other_half(tmp_path: Path) -> None:
