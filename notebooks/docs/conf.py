@@ -99,12 +99,13 @@ def restore(_app: Any, _what: str, name: str, _value: Any, _options: Any, lines:
 
 
 WIDGETS: Final = [name for name in dir(rtnb) if DOMWidget in getattr(getattr(rtnb, name), "__mro__", ())]
+"""Public names of widgets; an output of one begins with its name."""
 
 
 def mend_outputs(_app: Any, page: Any) -> None:
     """Remove bars of progress, which stand at 0 %, and name a widget instead of its one-line text."""
-    for output in [*page.findall(lambda node: getattr(node, "attributes", {}).get("nb_element") == "mime_bundle")]:
-        text = output.astext().lstrip()
+    for plain in [*page.findall(lambda node: getattr(node, "attributes", {}).get("mime_type") == "text/plain")]:
+        output, text = plain.parent, plain.astext().lstrip()
         if re.match(r"\w+: +0%\|", text):
             output.parent.remove(output)
         elif (name := re.match(r"<(\w+)", text)) and name[1] in WIDGETS:

@@ -12,7 +12,9 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import rtnb
 from rtnb.protocol import events
@@ -43,6 +45,24 @@ def test_a_lesson_has_its_figures_and_its_sound(site: dict[Path, str]) -> None:
     text = page(site, "00_start_here")
     assert text.count("<img") == text.count("<em>Figure ") == 2
     assert text.count("<audio") == 1
+
+
+def test_a_page_names_a_widget_and_has_no_bar_of_progress(tmp_path: Path) -> None:
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1", "version_major": 2, "version_minor": 0}}
+    texts = ["<Playground: simulator, closed>", "runs:   0%|          | 0/32 [00:00<?, ?run/s]", "<Sweep: 17>"]
+    outputs = [new_output("display_data", {"text/plain": text, **widget}) for text in texts]
+    notebook = new_notebook(cells=[new_markdown_cell("# A page"), new_code_cell("1", outputs=outputs)])
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    pages, place = tmp_path / "pages", tmp_path / "site"
+    pages.mkdir()
+    nbformat.write(notebook, pages / "page.ipynb")
+    options = ["-q", "-W", "-D", "root_doc=page", "-c", str(ROOT / "notebooks" / "docs")]
+    subprocess.run([sys.executable, "-m", "sphinx", *options, str(pages), str(place)], check=True)
+    text = unescape(re.sub(r"</?span[^>]*>", "", (place / "page.html").read_text(encoding="utf-8")))
+    assert "A widget, Playground: open this lesson in JupyterLab to use it." in text
+    assert "<Sweep: 17>" in text
+    assert "simulator, closed" not in text
+    assert "0/32" not in text
 
 
 def values(text: str, *attributes: str) -> list[str]:
