@@ -222,7 +222,7 @@ class Timeline:
     def _place(self, row: LogRow, lane: Lane, form: Codec) -> range:
         """Return the places of a row's samples.
 
-        Half a sample at the end of a delta waits for the next one; sent audio is refused then, or decoded by itself.
+        Half a sample at the end of a delta waits for the next one; at the end of sent audio it is lost or refused.
         """
         data, item_id, size = audio_of(row.event), getattr(row.event, "item_id", ""), form.bytes_per_sample
         if row.audio_dropped_bytes:
