@@ -103,7 +103,8 @@ def test_g711_and_samples_cut_in_two() -> None:
     )
     timeline, _ = laid(ULAW, (10.0, coded))
     assert timeline.items["a"].audio_ms == 100
-    halves = [(10.0, events.InputAudioBufferAppend(audio=part)) for part in (pcm(10)[:101], pcm(10)[101:])]
+    parts = (pcm(10)[:101], pcm(10)[101:])
+    halves = [(10.0, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=part)) for part in parts]
     timeline, pieces = laid(START, *halves)
     assert sum(len(piece.samples) for piece in pieces) == 240
     assert timeline.clip(0, 10).tolist() == [1000] * 240
