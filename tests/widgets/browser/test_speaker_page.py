@@ -100,7 +100,8 @@ async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(page: Any
     assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page", "problem": ""}]
 
 
-async def test_after_three_quick_answers_the_first_piece_plays_at_once(page: Any) -> None:
+async def test_after_three_quick_answers_the_first_piece_plays_at_once(browser: Any) -> None:
+    page = await shown(browser, "speaker", TRAITS, script="performance.now = () => 0;")  # answers come at once
     await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
     await page.evaluate("window.piece = (ms) => Int16Array.from({ length: 24 * ms }, () => 1000).buffer")
     for item in "abc":  # 200 ms of audio, all at once
